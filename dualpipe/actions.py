@@ -59,6 +59,11 @@ def actions_of(step: Step) -> tuple[Action, ...]:
     return (step,) if isinstance(step, Action) else (step.forward, step.backward)
 
 
+def phase_name(step: Step) -> str:
+    """The name of a step in traces, measured or simulated, as torch's own pipelines write it."""
+    return f"PP:{step}"
+
+
 def parse_step(text: str) -> Step:
     """Reads the text form of a step; the inverse of `str`.
 

@@ -44,19 +44,32 @@ class Batch:
 Program = tuple[Step | Batch, ...]
 
 
+def transfer_between(
+    schedule: Schedule, kind: Kind, microbatch: int, sender: int, receiver: int
+) -> Transfer | None:
+    """What stage `sender` hands to stage `receiver`; None on one rank or past the model's ends."""
+    if not (0 <= sender < schedule.num_stages and 0 <= receiver < schedule.num_stages):
+        return None
+    source = schedule.rank_of(sender, microbatch)
+    destination = schedule.rank_of(receiver, microbatch)
+    if source == destination:
+        return None
+    return Transfer(receiver, kind, microbatch, source, destination)
+
+
 def transfers_after(schedule: Schedule, step: Step) -> list[Transfer]:
     """What must travel to other ranks once a step is done."""
     transfers = []
     for action in actions_of(step):
-        forward = action.kind is Kind.FORWARD
-        stage = action.stage + (1 if forward else -1)
-        if action.kind is Kind.WEIGHT_GRAD or not 0 <= stage < schedule.num_stages:
+        if action.kind is Kind.WEIGHT_GRAD:
             continue
-        source = schedule.rank_of(action.stage, action.microbatch)
-        destination = schedule.rank_of(stage, action.microbatch)
-        if source != destination:
-            kind = Kind.FORWARD if forward else Kind.INPUT_GRAD
-            transfers.append(Transfer(stage, kind, action.microbatch, source, destination))
+        forward = action.kind is Kind.FORWARD
+        kind, receiver = (Kind.FORWARD, 1) if forward else (Kind.INPUT_GRAD, -1)
+        transfer = transfer_between(
+            schedule, kind, action.microbatch, action.stage, action.stage + receiver
+        )
+        if transfer:
+            transfers.append(transfer)
     return transfers
 
 

@@ -9,8 +9,18 @@ Controllable Memory (Qi et al. 2024).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from dualpipe.actions import Action, Kind, Overlap, Placement, Schedule, ScheduleError, Step
+from dualpipe.actions import (
+    Action,
+    Kind,
+    Overlap,
+    Placement,
+    Schedule,
+    ScheduleError,
+    Step,
+    actions_of,
+)
 
 
 class _RankBuilder:
@@ -219,6 +229,15 @@ def _zbv_order(rank: _RankBuilder, depth: int, num_ranks: int, num_microbatches:
     for chunk in (1, 0):
         for _ in range(depth):
             rank.weight_grad(chunk)
+
+
+def forward_only(schedule: Schedule) -> Schedule:
+    """The same order with the forwards alone, for evaluation."""
+    ranks = tuple(
+        tuple(a for step in steps for a in actions_of(step) if a.kind is Kind.FORWARD)
+        for steps in schedule.ranks
+    )
+    return replace(schedule, ranks=ranks)
 
 
 def _check_count(op: str, name: str, value: int, *, at_least: int, multiple_of: int = 1) -> None:

@@ -23,6 +23,7 @@ from dualpipe.actions import (
 from dualpipe.schedules import SCHEDULES
 
 PerStage = float | tuple[float, ...]
+STAGE_FIELDS = ("forward", "input_grad", "weight_grad")  # of Times: these may differ by stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Times:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            values = value if isinstance(value, tuple) else (value,)
+            per_stage = field.name in STAGE_FIELDS and isinstance(value, tuple)
+            values = value if per_stage else (value,)
             for number in values:
                 if isinstance(number, bool) or not isinstance(number, int | float):
                     raise TypeError(f"Times: {field.name} must hold numbers, got {number!r}")
@@ -83,7 +85,7 @@ class Times:
 
     def check_stages(self, num_stages: int) -> None:
         """Raises ValueError unless every tuple has one entry per stage."""
-        for name in ("forward", "input_grad", "weight_grad"):
+        for name in STAGE_FIELDS:
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != num_stages:
                 raise ValueError(
@@ -124,7 +126,10 @@ class Timeline:
 
     def idle(self, rank: int) -> float:
         """The bubble of one rank: the part of the makespan in which it does nothing."""
-        return self.makespan - sum(span.end - span.start for span in self.spans[rank])
+        # A sum of waits, not a difference of large sums: exactly 0 where nothing waits.
+        starts = [span.start for span in self.spans[rank]] + [self.makespan]
+        ends = [0.0] + [span.end for span in self.spans[rank]]
+        return sum(start - end for start, end in zip(starts, ends, strict=True))
 
     @property
     def bubble(self) -> float:
@@ -212,7 +217,8 @@ def _advance(
 ) -> bool:
     """Runs the rank's next steps as far as their inputs are known; says whether any ran."""
     steps, first = schedule.ranks[rank], len(spans)
-    for step in steps[first:]:
+    while len(spans) < len(steps):
+        step = steps[len(spans)]
         needs = [need for action in actions_of(step) for need in inputs_of(schedule, action)]
         if any(need not in finished for need in needs):
             break
