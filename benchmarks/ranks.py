@@ -1,8 +1,8 @@
 """Runs one function on several forked processes that share a gloo group.
 
 Forking after a single ``import torch`` starts eight ranks in about a tenth of a second, where
-starting fresh interpreters takes half a minute. The price: a process that has used CUDA cannot fork
-ranks that use CUDA or run a backward pass.
+starting fresh interpreters takes half a minute. The price: on a machine with a GPU, a process that
+has used CUDA or run a backward pass cannot fork ranks that do so.
 
 Everything stays on the loopback interface, nothing is written to disk, and no process is left when
 ``run_ranks`` returns or raises.
@@ -30,7 +30,7 @@ import torch.distributed as dist
 _LOOPBACK = "127.0.0.1"
 # How long the parent listens for the cause, once a rank has said that it lost a peer.
 _BLAME_PATIENCE_S = 2.0
-# gloo and torch raise a plain RuntimeError when a peer goes away; only the text tells.
+# gloo raises a plain RuntimeError when a peer goes away; only the text tells.
 _LOST_PEER_TEXTS = ("closed by peer", "reset by peer", "Broken pipe", "Connection refused")
 
 
@@ -233,7 +233,8 @@ def _describe(error: BaseException) -> _Failure:
         chain.append(link)
         link = link.__cause__ or link.__context__
     lost_peer = any(
-        isinstance(link, ConnectionError) or any(text in str(link) for text in _LOST_PEER_TEXTS)
+        isinstance(link, ConnectionError | dist.DistNetworkError)
+        or any(text in str(link) for text in _LOST_PEER_TEXTS)
         for link in chain
     )
     text = f"{type(error).__name__}: {error}".removesuffix(": ")

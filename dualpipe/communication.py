@@ -97,12 +97,21 @@ def _moment_key(moment: tuple[float, int, Step | Transfer]) -> tuple[float, int,
 
 
 def _batched(moments: list[tuple[float, int, Step | Transfer]]) -> Program:
+    """Joins the transfers of one moment, and only these.
+
+    A step that needs one transfer of a batch waits for all of it. Were transfers joined that are
+    due while the step could already run, every step would start late: DualPipe on 8 ranks with 20
+    micro-batches would take 75 units instead of 66.
+    """
     program: list[Step | Batch] = []
-    for _, _, item in moments:
+    batch_time = None
+    for time, _, item in moments:
         if not isinstance(item, Transfer):
             program.append(item)
-        elif program and isinstance(program[-1], Batch):
+            batch_time = None
+        elif time == batch_time and isinstance(program[-1], Batch):
             program[-1] = Batch((*program[-1].transfers, item))
         else:
             program.append(Batch((item,)))
+            batch_time = time
     return tuple(program)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from dualpipe.actions import Action, Kind, Schedule, ScheduleError, actions_of
+from dualpipe.actions import Action, Kind, Overlap, Schedule, ScheduleError, Step, actions_of
 from dualpipe.communication import Batch, Program, Transfer, add_communication
 
 
@@ -40,6 +40,8 @@ def _check_rank(schedule: Schedule, rank: int) -> int:
     }
     held = peak = 0
     for index, step in enumerate(schedule.ranks[rank]):
+        if isinstance(step, Overlap) and _kinds(step) != (Kind.FORWARD, Kind.BACKWARD):
+            raise _error(schedule, f"{step} must be an F and a B", rank, index)
         # In an overlapped pair the forward's activation is alive while the backward still holds.
         for action in actions_of(step):
             history = done[action.stage, action.microbatch]
@@ -53,6 +55,10 @@ def _check_rank(schedule: Schedule, rank: int) -> int:
             peak = max(peak, held)
             held -= action.kind in (Kind.BACKWARD, Kind.WEIGHT_GRAD)
     return peak
+
+
+def _kinds(step: Step) -> tuple[Kind, ...]:
+    return tuple(action.kind for action in actions_of(step))
 
 
 def _check_complete(schedule: Schedule) -> None:

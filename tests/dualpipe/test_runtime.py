@@ -56,11 +56,29 @@ def test_trains_and_evaluates_like_one_process(
         assert all(calls > 0 for *_, calls in results)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [Stage, OverlappedStage])
+def test_on_one_gpu(ranks: ForkedPool, kind: type[Stage], seed: int) -> None:
+    seed %= 1 << 30
+    results = ranks.run(partial(train, device="cuda"), 1, "dualpipev", kind, 4, seed, 2)
+    check(results, "dualpipev", kind, 1, 4, seed, 2, exact=False)
+
+
+@pytest.mark.multigpu
+@pytest.mark.parametrize("schedule", ["dualpipe", "dualpipev"])
+@pytest.mark.parametrize("kind", [Stage, OverlappedStage])
+def test_on_several_gpus(ranks: ForkedPool, schedule: str, kind: type[Stage], seed: int) -> None:
+    seed %= 1 << 30
+    num_ranks = min(torch.cuda.device_count() // 2 * 2, 8)
+    results = ranks.run(partial(train, device="cuda"), num_ranks, schedule, kind, 16, seed, 2)
+    check(results, schedule, kind, num_ranks, 16, seed, 2, exact=False)
+
+
 def test_rank_mapping_and_subgroups(ranks: ForkedPool, seed: int) -> None:
     """Ranks 1..4 of 5 in a group of their own, in another order than the pipeline's."""
     seed %= 1 << 30
     mapping = [2, 0, 3, 1]
-    work = partial(train, group=[1, 2, 3, 4], rank_mapping=mapping)
+    work = partial(train, members=[1, 2, 3, 4], rank_mapping=mapping)
     results = ranks.run(work, 5, "dualpipe", Stage, 10, seed, 1)
     assert results[0] is None
     check(results[1:], "dualpipe", Stage, 4, 10, seed, 1, mapping)

@@ -1,0 +1,188 @@
+"""`python -m benchmarks end_to_end`: a small run, and everything that can go wrong with one."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.end_to_end.__main__ import main
+
+_COMMAND = [sys.executable, "-m", "benchmarks", "end_to_end"]
+_DEADLINE_S = 150
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text")
+    for number in range(60):
+        lines = [f"def function_{number}_{line}():\n    return {line}\n" for line in range(100)]
+        (folder / f"{number}.py").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """(folder, output) of a whole run of three steps."""
+    out = tmp_path_factory.mktemp("run")
+    result = _run("--input", str(text_folder), "--out", str(out), "--steps", "3")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    return out, result.stdout
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # A process of its own: ranks must be forked from one that has run no backward pass.
+    return subprocess.run(
+        [*_COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=_DEADLINE_S
+    )
+
+
+def test_a_whole_run_leaves_whole_files_and_a_table(finished: tuple[Path, str]) -> None:
+    out, shown = finished
+    for heading in ("data", "train", "balance", "serve", "trace", "What ran where"):
+        assert heading in shown
+    files = {path.name for path in out.iterdir()}
+    json_files = {"train.json", "spans.json", "serve.json", "trace.json"}
+    assert files == {"text.npz", "weights.npz", "pages"} | json_files
+    assert {path.suffix for path in (out / "pages").iterdir()} == {".page"}
+
+
+def test_figures_fit_together(finished: tuple[Path, str]) -> None:
+    train = json.loads((finished[0] / "train.json").read_text())
+    assert len(train["losses"]) == 3
+    assert train["losses"][0] == pytest.approx(5.545, abs=0.01)  # the head starts at zero: ln 256
+    assert train["losses"][-1] < train["losses"][0]
+    assert train["validation_loss"] < train["losses"][0]
+    # Three quarters of three steps is two: the last step's 4096 tokens chose two experts each.
+    assert [sum(layer) for layer in train["expert_load"]] == [2 * 4096] * 4
+    serve = json.loads((finished[0] / "serve.json").read_text())
+    assert (
+        serve["num_checked"]
+        == serve["num_decoded"]
+        == sum(127 - n for n in (40, 64, 88, 56, 72, 48))
+    )
+    assert serve["num_pages"] == 8
+
+
+def test_the_recorded_step_has_all_its_work(finished: tuple[Path, str]) -> None:
+    ranks = json.loads((finished[0] / "spans.json").read_text())["ranks"]
+    assert len(ranks) == 8
+    for spans in ranks:
+        names = [span["name"] for span in spans]
+        # Eight micro-batches pass each rank, forward and back.
+        assert names.count("dispatch") == names.count("combine") == 8
+        assert names.count("dispatch backward") == names.count("combine backward") == 8
+        whole = sorted((s["begin_us"], s["duration_us"]) for s in spans if s["letter"])
+        for (begin, duration), (next_begin, _) in itertools.pairwise(whole):
+            assert begin + duration <= next_begin + 1000
+
+
+def test_stages_stand_alone(finished: tuple[Path, str]) -> None:
+    out, _ = finished
+    before = json.loads((out / "serve.json").read_text())
+    result = _run("--out", str(out), "--stages", "trace,serve")
+    assert result.returncode == 0, result.stderr
+    after = json.loads((out / "serve.json").read_text())
+    assert after["texts"] == before["texts"]
+
+
+def test_the_same_seed_gives_the_same_weights(
+    finished: tuple[Path, str], text_folder: Path, tmp_path: Path
+) -> None:
+    result = _run(
+        *("--input", str(text_folder), "--out", str(tmp_path), "--steps", "3"),
+        *("--stages", "data,train"),
+    )
+    assert result.returncode == 0, result.stderr
+    for name in ("text.npz", "weights.npz"):
+        assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
+        (
+            ["--stages", "data,fly"],
+            "must be some of data,train,balance,serve,trace, got 'data,fly'",
+        ),
+        (["--stages", ","], "must be some of data,train"),
+        (["--steps", "0"], "steps must be at least 1, got 0"),
+        (["--seed", "-1"], "seed must be within 0 and 2^32 - 1, got -1"),
+        (["--stages", "train"], "text.npz is not there, the stage data writes it"),
+        (["--stages", "serve"], "text.npz is not there, the stage data writes it"),
+        (["--stages", "balance"], "train.json is not there, the stage train writes it"),
+        (["--stages", "trace"], "spans.json is not there, the stage train writes it"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--out", str(tmp_path), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("end_to_end: --")
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "examples:" in capsys.readouterr().out
+
+
+def _children(pid: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _start_training(
+    finished: tuple[Path, str], out: Path
+) -> tuple[subprocess.Popen[str], list[int]]:
+    """A long training with all its ranks at work."""
+    (out / "text.npz").write_bytes((finished[0] / "text.npz").read_bytes())
+    command = [*_COMMAND, "--out", str(out), "--stages", "train", "--steps", "1000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + _DEADLINE_S
+    while not _is_training(ranks := _children(process.pid)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return process, ranks
+
+
+def _is_training(ranks: list[int]) -> bool:
+    # More processor time than the start takes.
+    spent = [sum(map(int, Path(f"/proc/{pid}/stat").read_text().split()[13:15])) for pid in ranks]
+    return len(ranks) == 8 and min(spent) > 1.5 * os.sysconf("SC_CLK_TCK")
+
+
+def _is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+@pytest.mark.parametrize("event", ["rank killed", "Ctrl-C"])
+def test_an_early_end_is_told_and_leaves_nothing(
+    finished: tuple[Path, str], tmp_path: Path, event: str
+) -> None:
+    process, ranks = _start_training(finished, tmp_path)
+    with process:
+        if event == "Ctrl-C":
+            process.send_signal(signal.SIGINT)
+        else:
+            os.kill(ranks[5], signal.SIGKILL)
+        _, error = process.communicate(timeout=30)
+    assert process.returncode == (130 if event == "Ctrl-C" else 2)
+    expected = "interrupted" if event == "Ctrl-C" else "rank 5 of 8 was killed by signal 9 (SIGKILL"
+    assert expected in error
+    assert error.count("\n") == 1
+    assert all(map(_is_gone, ranks))
+    assert [path.name for path in tmp_path.iterdir()] == ["text.npz"]
