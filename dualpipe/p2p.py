@@ -81,11 +81,11 @@ def resolve_formats(shapes: Shapes | None, dtypes: Dtypes | None) -> tuple[Tenso
     return tensor_formats(shapes, dtypes)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _InFlight:
-    works: list[dist.Work]
+    transfer: Transfer
     tensors: list[Tensor]  # alive until the works are done
-    batch: Batch
+    works: list[dist.Work]
 
     def wait(self) -> None:
         try:
@@ -93,10 +93,10 @@ class _InFlight:
                 work.wait()
         except RuntimeError as error:
             raise RuntimeError(
-                f"dualpipe: a peer was lost while exchanging {self.batch} (another rank has failed "
-                f"or timed out; look at its own message): {error}"
+                f"dualpipe: a peer was lost during transfer {self.transfer} (another rank has "
+                f"failed or timed out; look at its own message): {error}"
             ) from error
-        self.works, self.tensors = [], []
+        self.works.clear()  # gloo waits for ever if a work is waited for twice
 
     @property
     def is_done(self) -> bool:
@@ -124,27 +124,27 @@ class Exchange:
         self._group, self._rank, self._global_ranks = group, rank, global_ranks
         self._formats, self._device = formats, device
         self._in_flight: list[_InFlight] = []
-        self._received: dict[Transfer, tuple[_InFlight, list[Tensor]]] = {}
+        self._arriving: dict[Transfer, _InFlight] = {}
 
     def start(self, batch: Batch, outgoing: dict[Transfer, list[Tensor]]) -> None:
         """Starts a batch; takes the tensors that it sends out of `outgoing`."""
-        ops, tensors = [], []
-        arriving: dict[Transfer, list[Tensor]] = {}
+        ops: list[dist.P2POp] = []
+        moving: dict[Transfer, list[Tensor]] = {}
         for transfer in batch.transfers:
             if transfer.source == self._rank:
-                moved = outgoing.pop(transfer)
-                ops += [self._op(dist.isend, t, transfer.destination) for t in moved]
+                moving[transfer] = tensors = outgoing.pop(transfer)
+                ops += [self._op(dist.isend, tensor, transfer.destination) for tensor in tensors]
             else:
-                moved = arriving[transfer] = self._buffers(transfer)
-                ops += [self._op(dist.irecv, t, transfer.source) for t in moved]
-            tensors += moved
-        if not ops:  # integer tensors only: nothing has a gradient
-            in_flight = _InFlight([], [], batch)
-        else:
-            in_flight = _InFlight(dist.batch_isend_irecv(ops), tensors, batch)
+                moving[transfer] = tensors = self._buffers(transfer)
+                ops += [self._op(dist.irecv, tensor, transfer.source) for tensor in tensors]
+        works = dist.batch_isend_irecv(ops) if ops else []  # integers alone have no gradients
+        one_each = len(works) == len(ops)  # gloo's; NCCL has one work for all
         self._in_flight = [other for other in self._in_flight if not other.is_done]
-        self._in_flight.append(in_flight)
-        self._received |= {transfer: (in_flight, moved) for transfer, moved in arriving.items()}
+        for transfer, tensors in moving.items():
+            own = [works.pop(0) for _ in tensors] if one_each else works
+            self._in_flight.append(_InFlight(transfer, tensors, own))
+            if transfer.destination == self._rank:
+                self._arriving[transfer] = self._in_flight[-1]
 
     def _op(self, call: Callable[..., Any], tensor: Tensor, peer: int) -> dist.P2POp:
         return dist.P2POp(call, tensor, self._global_ranks[peer], self._group)
@@ -157,9 +157,9 @@ class Exchange:
 
     def receive(self, transfer: Transfer) -> list[Tensor]:
         """The tensors of a transfer, waiting for them if need be."""
-        in_flight, tensors = self._received.pop(transfer)
+        in_flight = self._arriving.pop(transfer)
         in_flight.wait()
-        return tensors
+        return in_flight.tensors
 
     def finish(self) -> None:
         """Waits for everything that was started."""

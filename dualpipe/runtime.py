@@ -13,7 +13,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from dualpipe.actions import Action, Kind, Overlap, Schedule, Step, actions_of, phase_name
 from dualpipe.communication import Batch, Program, Transfer, transfer_between
 from dualpipe.p2p import Exchange, TensorFormat
-from dualpipe.weight_grad import DeferredGrads, WeightGradFn, run_backward
+from dualpipe.weight_grad import DeferredGrads, WeightGradFn, run_backward, run_weight_grads
 
 if TYPE_CHECKING:
     from dualpipe.pipeline import Pipeline
@@ -151,8 +151,7 @@ class StepRun:
         elif step.kind is Kind.FORWARD:
             self._forward(step)
         elif step.kind is Kind.WEIGHT_GRAD:
-            for fn in self._weight_grads.pop((step.stage, step.microbatch)):
-                fn()
+            run_weight_grads(self._weight_grads.pop((step.stage, step.microbatch)))
         else:
             self._backward(step)
 

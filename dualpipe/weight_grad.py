@@ -50,13 +50,19 @@ class DeferredGrads:
         """Runs the oldest group."""
         if not self.funcs_queue:
             raise RuntimeError("WeightGradStore.pop: nothing was flushed (call flush first)")
-        for fn in self.funcs_queue.popleft():
-            fn()
+        run_weight_grads(self.funcs_queue.popleft())
 
     def clear(self) -> None:
         """Forgets everything that was put."""
         self.cache = []
         self.funcs_queue.clear()
+
+
+@torch.no_grad()
+def run_weight_grads(fns: Sequence[WeightGradFn]) -> None:
+    """Runs closures as autograd would have: without recording a graph of their own."""
+    for fn in fns:
+        fn()
 
 
 _standalone = DeferredGrads()

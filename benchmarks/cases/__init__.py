@@ -23,8 +23,7 @@ Adding one takes one file with a tuple `CASES`. Nothing is registered anywhere e
     )
 
 A result that is no tensor brings its own `error(result, truth)`: a schedule that validates has the
-error 0. A case that is not one call in this process (ranks, servers) derives from `Case` and writes
-`measure` itself, as deepep.py does.
+error 0. A case in which several ranks work together is a `RankCase`, as in deepep.py.
 
 Packages under test are imported inside functions, with `importlib.import_module`: a package that is
 not there must cost its own case only.

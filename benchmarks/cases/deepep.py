@@ -1,30 +1,22 @@
 """One expert-parallel round, dispatch and combine, on forked ranks of this machine over gloo.
 
-A sample is one round: all ranks leave a barrier together, and the slowest rank's time counts. So it
-holds the routing, both exchanges and the reduction, and the scheduling of more ranks than cores; it
-does not hold the experts, and says nothing about NVLink or RDMA.
+A sample holds the routing, both exchanges and the reduction, and the scheduling of more ranks than
+cores; it does not hold the experts, and says nothing about NVLink or RDMA.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from benchmarks.case import SEED, Case, Measurement, Peer, worst_row_error
-from benchmarks.ranks import Rank, run_ranks
+from benchmarks.case import SEED, Peer
+from benchmarks.rank_case import RankCall, RankCase
+from benchmarks.ranks import Rank
 from benchmarks.roofline import Work
-from benchmarks.timing import Timing
-
-_WARM_UP_ROUNDS = 3
-_TIMEOUT_S = 120.0
-_TOLERANCE = 2**-7  # two roundings to bf16
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +58,7 @@ class _Traffic:
         return self.x.double() * self.to_rank.sum(1, keepdim=True)
 
 
-def _deepep(traffic: _Traffic) -> Callable[[], torch.Tensor]:
+def _deepep(traffic: _Traffic) -> RankCall:
     buffer = import_module("deepep").Buffer(dist.group.WORLD)
 
     def round_trip() -> torch.Tensor:
@@ -88,7 +80,7 @@ def _deepep(traffic: _Traffic) -> Callable[[], torch.Tensor]:
     return round_trip
 
 
-def _all_to_all(traffic: _Traffic) -> Callable[[], torch.Tensor]:
+def _all_to_all(traffic: _Traffic) -> RankCall:
     """The same rows by torch.distributed alone: no expert ids or weights travel with them."""
 
     def exchange(rows: torch.Tensor, sent: list[int], received: list[int]) -> torch.Tensor:
@@ -112,63 +104,8 @@ def _all_to_all(traffic: _Traffic) -> Callable[[], torch.Tensor]:
     return round_trip
 
 
-def _on_rank(
-    rank: Rank, shape: Exchange, makers: Mapping[str, Callable[..., Any]], budget_s: float
-) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Returns each implementation's error on any rank; us per round of ours and the right peers."""
-    traffic = _Traffic(rank, shape)
-    calls = {name: maker(traffic) for name, maker in makers.items()}
-    worst = torch.tensor([worst_row_error(call(), traffic.oracle()) for call in calls.values()])
-    dist.all_reduce(worst, dist.ReduceOp.MAX)
-    errors = dict(zip(calls, worst.tolist(), strict=True))
-    if not errors["ours"] <= _TOLERANCE:
-        return errors, {}
-    calls = {name: call for name, call in calls.items() if errors[name] <= _TOLERANCE}
-    start = time.perf_counter()
-    _rounds(calls, _WARM_UP_ROUNDS)
-    round_s = (time.perf_counter() - start) / _WARM_UP_ROUNDS
-    # All ranks must run the same number of rounds: rank 0 decides.
-    count = torch.tensor([min(200, max(5, int(budget_s / round_s)))])
-    dist.broadcast(count, 0)
-    return errors, _rounds(calls, int(count))
-
-
-def _rounds(calls: Mapping[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(count):
-        for name, call in calls.items():
-            dist.barrier()
-            start = time.perf_counter_ns()
-            call()
-            samples[name].append((time.perf_counter_ns() - start) / 1e3)
-    return samples
-
-
-class RanksCase(Case[Exchange]):
-    """Runs ours and peers on forked ranks; the slowest rank of each round is the sample."""
-
-    __slots__ = ()
-
-    def measure(
-        self, shape: Exchange, device: torch.device, peers: Mapping[str, Peer], budget_s: float
-    ) -> Measurement:
-        del device  # CPU only
-        makers = {"ours": _deepep, **{name: peer.run for name, peer in peers.items()}}
-        results = run_ranks(
-            _on_rank, shape.ranks, shape, makers, budget_s, timeout_s=_TIMEOUT_S + budget_s
-        )
-        errors, names = results[0][0], results[0][1].keys()
-        timings = {}
-        for name in names:
-            rounds = zip(*(samples[name] for _, samples in results), strict=True)
-            timings[name] = Timing(tuple(map(max, rounds)), f"slowest of {shape.ranks} ranks")
-        wrong = [name for name in peers if not errors[name] <= _TOLERANCE]
-        notes = tuple(f"{name} left out: its error is {errors[name]:.1e}" for name in wrong)
-        return Measurement(errors["ours"], timings, notes)
-
-
 CASES = (
-    RanksCase(
+    RankCase(
         name="deepep",
         title="dispatch + combine over gloo, bf16 rows, the slowest rank of each round",
         devices=("cpu",),
@@ -184,7 +121,11 @@ CASES = (
             "sweep": tuple(Exchange(2, 2**power, 2048, 8) for power in range(11)),
         },
         work=_work,
-        tolerance=_TOLERANCE,
+        tolerance=2**-7,  # two roundings to bf16
+        ranks=lambda shape: shape.ranks,
+        inputs=_Traffic,
+        ours=_deepep,
+        oracle=_Traffic.oracle,
         peers={"torch-all-to-all": Peer(_all_to_all, devices=("cpu",))},
     ),
 )

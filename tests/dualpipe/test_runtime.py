@@ -280,6 +280,7 @@ def count_deferred(_: Rank, seed: int) -> list[int]:
     StepRun._execute = counting  # in this forked process only
     inputs, labels = own_data(pipe, 8, seed)
     pipe.step(*inputs, num_chunks=8, criterion=criterion, labels=labels)
+    assert not any(parameter.grad.requires_grad for parameter in pipe.parameters())
     return counts
 
 

@@ -36,6 +36,7 @@ def test_linear_is_split_without_user_code(shape: tuple[int, ...], bias: bool, s
     deferred.pop()
     for found, grad in zip(gradients(layer), expected, strict=True):
         assert torch.allclose(found, grad, rtol=1e-13, atol=1e-15)
+        assert not found.requires_grad  # a gradient that keeps its graph keeps all activations
 
 
 def test_undeferred_backward_is_the_ordinary_one(seed: int) -> None:
