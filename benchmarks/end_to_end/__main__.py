@@ -18,7 +18,7 @@ from benchmarks.end_to_end.config import ModelConfig, TrainConfig
 from benchmarks.end_to_end.run_folder import RunError, RunFolder
 from benchmarks.end_to_end.stages import STAGES, Row, Run
 
-_DEFAULT_STEPS = 90
+_DEFAULT_STEPS = 110
 # Text 8 MB, weights 12 MB, pages 2 MB, and as much again while a file is being replaced.
 _RUN_BYTES = 50_000_000
 _DISAGREES, _MISTAKE, _INTERRUPTED = 1, 2, 130

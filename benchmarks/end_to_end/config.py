@@ -37,7 +37,8 @@ class TrainConfig:
     steps: int
     seed: int
     seq_len: int = 128
-    sequences_per_microbatch: int = 2
+    # The fewest: at this length of training, more steps teach more than larger ones.
+    sequences_per_microbatch: int = 1
     # DualPipe needs at least two micro-batches per stage.
     num_microbatches: int = 8
     expert_parallel: int = 2

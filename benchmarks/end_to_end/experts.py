@@ -161,7 +161,6 @@ class _GroupedLinear(torch.autograd.Function):
         (rows,) = ctx.saved_tensors
         grad, weight, groups = grads[0], ctx.weight, ctx.groups
 
-        @torch.no_grad()  # put off, it would otherwise be recorded
         def add_weight_grad() -> None:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)

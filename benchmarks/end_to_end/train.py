@@ -18,7 +18,7 @@ from benchmarks.end_to_end.trainer import RankTrainer
 from benchmarks.end_to_end.weights import merge
 from benchmarks.ranks import Rank, RankFailed, run_ranks
 
-_MAX_VALIDATION_PASSES = 8
+_MAX_VALIDATION_PASSES = 16
 
 
 @dataclass(slots=True)

@@ -195,3 +195,8 @@ def test_numbers_can_be_read_on_their_cells(kind: Kind) -> None:
     text = weights @ linear("#1a1a1a")
     for colour in FILLS[kind]:
         assert (weights @ linear(colour) + 0.05) / (text + 0.05) >= 4.5
+
+
+def test_the_picture_in_the_readme_is_what_the_command_draws() -> None:
+    picture = Path(__file__).parents[2] / "dualpipe/schedule.svg"
+    assert picture.read_text() == to_svg(simulate(dualpipe(8, 20), Times()))

@@ -23,6 +23,13 @@ def test_gives_back_what_was_saved(tmp_path: Path) -> None:
     assert names == {"numbers.npz", "words.json"}
 
 
+def test_who_reads_the_old_file_goes_on_reading_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.save_json("kept", "old").open() as reader:
+        folder.save_json("kept", "new")
+        assert reader.read() == '"old"\n'
+
+
 @pytest.mark.parametrize("reason", ["full", "interrupted"])
 def test_an_unfinished_file_leaves_the_old_one_and_no_rest(tmp_path: Path, reason: str) -> None:
     folder = RunFolder(tmp_path)

@@ -94,7 +94,7 @@ def _sequences() -> Bytes:
 def _trained_gradients(rank: Rank) -> tuple[float, list[dict[str, torch.Tensor]]]:
     trainer = RankTrainer(rank, _CONFIG, _TRAIN)
     _with_signal(trainer.stages)
-    loss = trainer.gradients(_sequences(), first=24)  # the last of its 32 are the first again
+    loss = trainer.gradients(_sequences(), first=32)  # the last of its 16 are the first again
     return loss or 0.0, [
         {name: gradient_of(parameter).detach() for name, parameter in stage.named_parameters()}
         for stage in trainer.stages
@@ -106,7 +106,7 @@ def _plain_gradients(_rank: Rank) -> tuple[float, list[dict[str, torch.Tensor]]]
     ep = ExpertParallel(dist.group.WORLD, _CONFIG.num_experts)
     stages = [Stage(_CONFIG, stage_idx, ep, _TRAIN.seed) for stage_idx in range(4)]
     _with_signal(stages)
-    x = torch.from_numpy(_sequences().astype(np.int64))[torch.arange(24, 56) % 40]
+    x = torch.from_numpy(_sequences().astype(np.int64))[torch.arange(32, 48) % 40]
     inputs, targets = x[:, :-1], x[:, 1:]
     for stage in stages:
         inputs = stage(inputs)
@@ -128,9 +128,10 @@ def test_eight_ranks_give_the_gradients_of_one(ranks: ForkedPool) -> None:
             for name, whole in expected[stage_idx].items():
                 part = whole[4 * ep_idx : 4 * ep_idx + 4] if is_expert_weight(name) else whole
                 distance = (actual[name] - part).norm() / part.norm()
-                # Sums in another order and bf16 once more on the way between ranks move roundings to
-                # FP8, which cost 5 % a layer; a gradient that is not summed is off by 70 %.
-                assert distance < 0.1, (rank, stage_idx, name)
+                # Sums in another order and bf16 once more on the way between ranks move roundings
+                # to FP8 and now and then the choice of an expert, 14 % at most in the router; a
+                # gradient that is not summed is off by 50 % and more.
+                assert distance < 0.25, (rank, stage_idx, name)
             # Copies must not drift apart: they are equal, not close.
             first = by_rank[2 * stage_idx + ep_idx][1][0]
             assert all(torch.equal(actual[name], first[name]) for name in actual)
@@ -161,8 +162,8 @@ def test_weights_are_the_same_on_any_number_of_ranks(ranks: ForkedPool) -> None:
 
 
 def test_draws_what_each_rank_did_at_each_moment() -> None:
-    first = [Span("0F0", 0, 40, "F"), Span("dispatch", 10, 5), Span("0B0", 60, 40, "B")]
-    second = [Span("1F0", 40, 20, "F"), Span("optimizer", 90, 10, "O")]
+    first = [Span("0F0", 500, 40, "F"), Span("dispatch", 510, 5), Span("0B0", 560, 40, "B")]
+    second = [Span("1F0", 540, 20, "F"), Span("optimizer", 590, 10, "O")]
     assert timeline.draw([first, second], 10) == ["FFFF··BBBB", "····FF···O"]
     trace = json.loads(json.dumps(timeline.chrome_trace([first, second], ["a", "b"])))
     events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
