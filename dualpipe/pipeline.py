@@ -17,7 +17,7 @@ from dualpipe.measure import Record, gather, half_stage_times, medians
 from dualpipe.p2p import Dtypes, Shapes, TensorFormat, resolve_formats
 from dualpipe.runtime import Criterion, StepResult, StepRun
 from dualpipe.simulate import Times
-from dualpipe.weight_grad import SplitLinears, running
+from dualpipe.weight_grad import running, split_linears
 
 
 @cache
@@ -130,7 +130,7 @@ class Pipeline(nn.Module):
         if not training:
             run.run(programs[self.rank])
         else:
-            with running(run.deferred), SplitLinears(run.deferred):
+            with running(run.deferred), split_linears(self.module, run.deferred):
                 run.run(programs[self.rank])
         return run.results()
 

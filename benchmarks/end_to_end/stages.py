@@ -177,6 +177,11 @@ def trace(run: Run) -> Row:
         legend.append(f"{letter} ", style=style).append(f"{name}  ", style="dim")
     run.console.print(legend)
     _say(run, f"[dim]all ranks, with the transfers: open {path} in ui.perfetto.dev[/]")
+    sizes = f"--stages {run.model.num_stages} --microbatches {run.train.num_microbatches}"
+    times = run.folder.path / "times.json"
+    _say(
+        run, f"[dim]other schedules with these times: python -m dualpipe {sizes} --times {times}[/]"
+    )
     busy = sum(letter != "·" for line in lines for letter in line) / sum(map(len, lines))
     return Row(
         "Chrome trace of dualpipe's step (the HTML timeline is not there yet)",

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from dualpipe.actions import Action, Kind, Step
+from dualpipe.actions import Action, Kind, Step, phase_name
 
 # The letter of each kind of work in the drawing, and its colour.
 STYLES = {
@@ -72,13 +72,14 @@ def span(name: str, letter: str = "") -> Iterator[None]:
 
 
 class StepSpans(list[tuple[Step, float]]):
-    """What DualPipe records of a step: (what, milliseconds), added when it ends; kept as spans."""
+    """What DualPipe records of a step: (what, milliseconds), added when it ends; also as spans."""
 
     def append(self, item: tuple[Step, float]) -> None:
-        """Keeps it as a span of this process; a pair that may overlap counts as backward."""
+        """Adds it, also as a span of this process; a pair that may overlap counts as backward."""
+        super().append(item)
         step, milliseconds = item
         letter = _LETTERS[step.kind] if isinstance(step, Action) else "B"
-        _keep(str(step), letter, milliseconds / 1e3)
+        _keep(phase_name(step), letter, milliseconds / 1e3)
 
 
 def _keep(name: str, letter: str, seconds: float) -> None:

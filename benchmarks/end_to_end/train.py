@@ -17,6 +17,7 @@ from benchmarks.end_to_end.timeline import Span, StepSpans, span, start_recordin
 from benchmarks.end_to_end.trainer import RankTrainer
 from benchmarks.end_to_end.weights import merge
 from benchmarks.ranks import Rank, RankFailed, run_ranks
+from dualpipe.simulate import Times
 
 _MAX_VALIDATION_PASSES = 16
 
@@ -52,6 +53,7 @@ class _RankResult:
     weights: dict[str, Tensor]
     expert_load: Tensor
     spans: list[Span]
+    times: Times
 
 
 @dataclass(slots=True)
@@ -126,6 +128,7 @@ def train(
     folder.save_arrays("weights", merge((result.stage_idx, result.weights) for result in results))
     spans = [[asdict(span) for span in result.spans] for result in results]
     folder.save_json("spans", {"ranks": spans})
+    folder.save_json("times", asdict(results[0].times))  # for python -m dualpipe --times
     folder.save_json("train", asdict(figures) | {"seed": config.seed})
     return figures
 
@@ -153,13 +156,14 @@ def _train_rank(
             optimizer.step()
         if is_recorded:
             trainer.pipe.record_times, spans = False, stop_recording()
+            times = trainer.pipe.measured_times()
     seconds = time.perf_counter() - begin
 
     with torch.no_grad():
         passes = range(0, len(validation), config.sequences_per_step)
         judged = sum(trainer.loss(validation, first) or 0.0 for first in passes)
     weights = trainer.stages[0].state_dict()
-    return _RankResult(judged, seconds, trainer.stage_idx, weights, load, spans)
+    return _RankResult(judged, seconds, trainer.stage_idx, weights, load, spans, times)
 
 
 def _expert_load(results: list[_RankResult], model: ModelConfig) -> list[list[int]]:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
+from torch.nn.utils import parametrize
 
 from dualpipe.utils import WeightGradStore, run_backward
-from dualpipe.weight_grad import DeferredGrads, SplitLinears, running
+from dualpipe.weight_grad import DeferredGrads, running, split_linears
 
 
 def gradients(module: nn.Module) -> list[torch.Tensor | None]:
@@ -26,7 +26,7 @@ def test_linear_is_split_without_user_code(shape: tuple[int, ...], bias: bool, s
     layer.zero_grad()
     x.grad = None
     deferred = DeferredGrads()
-    with SplitLinears(deferred):
+    with split_linears(layer, deferred):
         loss = layer(x).sin().sum()
     deferred.enabled = True
     loss.backward()
@@ -45,8 +45,8 @@ def test_undeferred_backward_is_the_ordinary_one(seed: int) -> None:
     layer(x).sum().backward()
     expected = gradients(layer)
     layer.zero_grad()
-    with SplitLinears(DeferredGrads()):
-        functional.linear(input=x, weight=layer.weight, bias=layer.bias).sum().backward()
+    with split_linears(layer, DeferredGrads()):
+        layer(input=x).sum().backward()
     assert all(torch.allclose(a, b) for a, b in zip(gradients(layer), expected, strict=True))
 
 
@@ -57,7 +57,7 @@ def test_a_weight_used_twice_gets_both_gradients(seed: int) -> None:
     expected = gradients(layer)
     layer.zero_grad()
     deferred = DeferredGrads()
-    with SplitLinears(deferred):
+    with split_linears(layer, deferred):
         loss = layer(layer(x).tanh()).sum()
     deferred.enabled = True
     loss.backward()
@@ -76,7 +76,7 @@ def test_under_autocast(seed: int) -> None:
     layer.zero_grad()
     x.grad = None
     deferred = DeferredGrads()
-    with SplitLinears(deferred), torch.autocast("cpu", torch.bfloat16):
+    with split_linears(layer, deferred), torch.autocast("cpu", torch.bfloat16):
         loss = layer(x).float().sum()
     deferred.enabled = True
     loss.backward()
@@ -92,23 +92,41 @@ def test_under_autocast(seed: int) -> None:
 @pytest.mark.parametrize("case", ["hook", "accumulate hook", "no leaf", "frozen"])
 def test_weights_that_others_watch_keep_the_ordinary_path(case: str, seed: int) -> None:
     layer, seen = nn.Linear(4, 4), []
-    weight: torch.Tensor = layer.weight
+    weight = layer.weight
     if case == "hook":
-        layer.weight.register_hook(seen.append)
+        weight.register_hook(seen.append)
     elif case == "accumulate hook":
-        layer.weight.register_post_accumulate_grad_hook(seen.append)
+        weight.register_post_accumulate_grad_hook(seen.append)
     elif case == "no leaf":
-        weight = layer.weight * 2
+        parametrize.register_parametrization(layer, "weight", nn.Tanh())
     else:
-        layer.weight.requires_grad_(requires_grad=False)
+        weight.requires_grad_(requires_grad=False)
     deferred = DeferredGrads()
-    with SplitLinears(deferred):
-        loss = functional.linear(torch.randn(3, 4, requires_grad=True), weight).sum()
+    with split_linears(layer, deferred):
+        loss = layer(torch.randn(3, 4, requires_grad=True)).sum()
     deferred.enabled = True
     loss.backward()
     assert deferred.cache == []
-    assert (layer.weight.grad is None) == (case == "frozen")
+    assert (weight.grad is None) == (case == "frozen")
     assert len(seen) == (1 if "hook" in case else 0)
+
+
+class _OtherLinear(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        return super().forward(input) * 2
+
+
+def test_only_plain_linears_are_touched_and_all_are_put_back() -> None:
+    plain, other, replaced = nn.Linear(4, 4), _OtherLinear(4, 4), nn.Linear(4, 4)
+    replaced.forward = replaced.forward  # somebody's own, on the instance
+    own = replaced.forward
+    stack = nn.Sequential(plain, other, replaced, plain)
+    with split_linears(stack, DeferredGrads()):
+        assert "forward" in vars(plain)
+        assert "forward" not in vars(other)
+        assert replaced.forward is own
+    assert "forward" not in vars(plain)
+    assert replaced.forward is own
 
 
 def test_store_speaks_of_the_running_pipeline() -> None:
