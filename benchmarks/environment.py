@@ -35,7 +35,7 @@ def describe(device: torch.device) -> dict[str, object]:
         "cuda": torch.version.cuda,
         "triton": _version("triton"),
         "python": platform.python_version(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
     }

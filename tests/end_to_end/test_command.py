@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.end_to_end.__main__ import main
+from dualpipe.__main__ import read_times
 
 _COMMAND = [sys.executable, "-m", "benchmarks", "end_to_end"]
 _DEADLINE_S = 90
@@ -50,9 +51,14 @@ def test_a_whole_run_leaves_whole_files_and_a_table(finished: tuple[Path, str]) 
     for heading in ("data", "train", "balance", "serve", "trace", "What ran where"):
         assert heading in shown
     files = {path.name for path in out.iterdir()}
-    json_files = {"train.json", "spans.json", "serve.json", "trace.json"}
+    json_files = {"train.json", "spans.json", "times.json", "serve.json", "trace.json"}
     assert files == {"text.npz", "weights.npz", "pages"} | json_files
     assert {path.suffix for path in (out / "pages").iterdir()} == {".page"}
+
+
+def test_measured_times_go_into_the_simulator(finished: tuple[Path, str]) -> None:
+    times = read_times(finished[0] / "times.json", num_half_stages=8)
+    assert min(times.forward) > 0  # type: ignore[type-var]
 
 
 def test_figures_fit_together(finished: tuple[Path, str]) -> None:
