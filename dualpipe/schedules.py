@@ -154,24 +154,33 @@ def dualpipev(num_ranks: int, num_microbatches: int) -> Schedule:
 
 def one_f_one_b(num_ranks: int, num_microbatches: int) -> Schedule:
     """1F1B: as many forwards as there are ranks behind, then one forward, one backward."""
-    _check_count("1f1b", "num_ranks", num_ranks, at_least=1)
-    _check_count("1f1b", "num_microbatches", num_microbatches, at_least=num_ranks)
-    ranks = []
-    for rank in range(num_ranks):
-        warm_up = num_ranks - 1 - rank
-        steps: list[Step] = [Action(rank, Kind.FORWARD, i) for i in range(warm_up)]
-        for i in range(num_microbatches):
-            if warm_up + i < num_microbatches:
-                steps.append(Action(rank, Kind.FORWARD, warm_up + i))
-            steps.append(Action(rank, Kind.BACKWARD, i))
-        ranks.append(tuple(steps))
-    return Schedule("1f1b", Placement.LINEAR, num_microbatches, tuple(ranks))
+
+    def backward(rank: int, microbatch: int) -> list[Step]:
+        return [Action(rank, Kind.BACKWARD, microbatch)]
+
+    return _one_forward_one_backward("1f1b", num_ranks, num_microbatches, backward)
 
 
 def zb1p(num_ranks: int, num_microbatches: int) -> Schedule:
     """ZB1P: 1F1B with rank r's weight gradients r micro-batches late, so they fill the bubble."""
-    _check_count("zb1p", "num_ranks", num_ranks, at_least=1)
-    _check_count("zb1p", "num_microbatches", num_microbatches, at_least=num_ranks)
+
+    def backward(rank: int, microbatch: int) -> list[Step]:
+        steps: list[Step] = [Action(rank, Kind.INPUT_GRAD, microbatch)]
+        last = microbatch == num_microbatches - 1
+        due = range(max(0, microbatch - rank), num_microbatches if last else microbatch - rank + 1)
+        return steps + [Action(rank, Kind.WEIGHT_GRAD, i) for i in due]
+
+    return _one_forward_one_backward("zb1p", num_ranks, num_microbatches, backward)
+
+
+def _one_forward_one_backward(
+    name: str,
+    num_ranks: int,
+    num_microbatches: int,
+    backward: Callable[[int, int], list[Step]],
+) -> Schedule:
+    _check_count(name, "num_ranks", num_ranks, at_least=1)
+    _check_count(name, "num_microbatches", num_microbatches, at_least=num_ranks)
     ranks = []
     for rank in range(num_ranks):
         warm_up = num_ranks - 1 - rank
@@ -179,13 +188,9 @@ def zb1p(num_ranks: int, num_microbatches: int) -> Schedule:
         for i in range(num_microbatches):
             if warm_up + i < num_microbatches:
                 steps.append(Action(rank, Kind.FORWARD, warm_up + i))
-            steps.append(Action(rank, Kind.INPUT_GRAD, i))
-            if i >= rank:
-                steps.append(Action(rank, Kind.WEIGHT_GRAD, i - rank))
-        owed = range(num_microbatches - rank, num_microbatches)
-        steps += [Action(rank, Kind.WEIGHT_GRAD, i) for i in owed]
+            steps += backward(rank, i)
         ranks.append(tuple(steps))
-    return Schedule("zb1p", Placement.LINEAR, num_microbatches, tuple(ranks))
+    return Schedule(name, Placement.LINEAR, num_microbatches, tuple(ranks))
 
 
 def zbv(num_ranks: int, num_microbatches: int) -> Schedule:
