@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from rich.text import Text
 from benchmarks.case import Case
 from benchmarks.harness import Row, geomeans, run_case, shapes_for
 from benchmarks.roofline import Peaks
+from benchmarks.whole_file import whole_file
 
 _STATUS_STYLES = {"wrong": "bold red", "failed": "bold red"}
 
@@ -109,17 +108,8 @@ def document(
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Writes a JSON file whole or not at all: a reader never sees half of it."""
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    unfinished = Path(name)
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        unfinished.chmod(0o644)  # mkstemp's file is the owner's alone
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def _cells(row: Row, peers: Sequence[str]) -> list[str]:

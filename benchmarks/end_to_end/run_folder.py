@@ -1,7 +1,6 @@
 """The folder in which a run keeps what its stages hand to one another.
 
-Every file appears whole or not at all: it is written beside its place and renamed. A stage of a
-later run reads what an earlier run left.
+Every file appears whole or not at all. A stage of a later run reads what an earlier run left.
 """
 
 import errno
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from benchmarks.whole_file import whole_file
 
 
 class RunError(Exception):
@@ -77,19 +78,14 @@ class RunFolder:
     def write(self, name: str, fill: Callable[[IO[bytes]], object]) -> Path:
         """Lets ``fill`` write a file that appears under its name only once it is complete."""
         path = self.path / name
-        part = path.with_name(f".{path.name}.part")
         try:
-            path.parent.mkdir(exist_ok=True)
-            with part.open("wb") as file:
+            with whole_file(path) as file:
                 fill(file)
-            part.replace(path)
         except OSError as error:
             reason = "its disk is full" if error.errno == errno.ENOSPC else error.strerror
             raise RunError(
                 f"--out: cannot write {path}: {reason} (free some space or name another folder)"
             ) from error
-        finally:
-            part.unlink(missing_ok=True)  # also on Ctrl-C
         return path
 
     def _existing(self, name: str, made_by: str) -> Path:

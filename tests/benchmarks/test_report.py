@@ -4,7 +4,6 @@ import dataclasses
 import io
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,7 @@ def test_json_holds_the_rows_and_what_they_depend_on(tmp_path: Path) -> None:
     assert second["error"] == "inf"
 
 
-@pytest.mark.parametrize("fails", ["fdopen", "replace"])
+@pytest.mark.parametrize("fails", ["open", "replace"])
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_json_is_written_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, failure: BaseException
@@ -114,22 +113,22 @@ def test_json_is_written_whole_or_not_at_all(
     path = tmp_path / "out.json"
     write_json(path, {"old": True})
 
-    class HalfWritten(io.StringIO):
-        def write(self, _: str) -> int:
+    class HalfWritten(io.BytesIO):
+        def write(self, _: object) -> int:
             raise failure
 
     def fail(*_: object) -> Any:
         raise failure
 
     with monkeypatch.context() as patch:
-        if fails == "fdopen":
-            real = os.fdopen
+        if fails == "open":
+            real = Path.open
 
-            def half_written(handle: int, mode: str) -> Any:
-                real(handle, mode).close()
+            def half_written(unfinished: Path, mode: str) -> Any:
+                real(unfinished, mode).close()
                 return HalfWritten()
 
-            patch.setattr(os, "fdopen", half_written)
+            patch.setattr(Path, "open", half_written)
         else:
             patch.setattr(Path, "replace", fail)
         with pytest.raises(type(failure)):
