@@ -177,7 +177,9 @@ class DualPipe(Pipeline):
     loss1, outputs1, output_grads1) -> (outputs0, loss0)` on the stages' class is called for a
     forward and a backward that may overlap; it must do the forward of `module0` (and of
     `criterion0` if that is not None) and the backward of `loss1` if that is not None, else
-    `run_backward(outputs1, output_grads1)`.
+    `run_backward(outputs1, output_grads1)`. The outputs themselves are gone by then: `outputs1`
+    holds their gradient edges, which `run_backward` and `torch.autograd.backward` take in their
+    place, and is empty where there is a loss.
 
     Source: DeepSeek-V3 Technical Report, section 3.2.1.
     """
