@@ -86,6 +86,17 @@ def test_report_holds_tests_and_cases_within_the_budget(
     ].keys()
 
 
+@pytest.mark.parametrize("ended", ["exit code 1", "exit code 4: no pytest", "ended after 9 s"])
+def test_tests_that_did_not_pass_make_the_report_fail(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ended: str
+) -> None:
+    tests = {"passed": 0, "skipped": 0, "failures": [], "ended": ended}
+    monkeypatch.setattr(gpu_report, "run_gpu_tests", lambda _: tests)
+    monkeypatch.setattr(gpu_report, "peaks_of", lambda _: PEAKS)
+    monkeypatch.setattr(gpu_report.torch, "device", lambda _: CPU)
+    assert gpu_report.run([double_case()], tmp_path / "report.json", 60.0) == 1
+
+
 def test_report_wants_a_positive_budget() -> None:
     with pytest.raises(ValueError, match="gpu_report: budget_s must be positive, got 0"):
         gpu_report.run([], None, 0)
