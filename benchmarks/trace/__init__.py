@@ -1,0 +1,1 @@
+"""What overlapped with what: reads Chrome traces, measures them and draws them."""
