@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
+
+from eplb.topology import Topology
 
 # An index no pool of pages has: whoever follows the tail of a page table reads out of bounds.
 GARBAGE_PAGE = 2_147_480_000
@@ -80,3 +84,37 @@ def schedule_sizes(draw: st.DrawFn, max_ranks: int = 8) -> tuple[int, int]:
     num_ranks = 2 * draw(st.integers(1, max_ranks // 2))
     num_microbatches = 2 * num_ranks + 2 * draw(st.integers(0, num_ranks))
     return num_ranks, num_microbatches
+
+
+@st.composite
+def topologies(draw: st.DrawFn, max_gpus: int = 6, max_slots: int = 4) -> Topology:
+    """GPUs of several nodes, with different numbers of slots; some have none."""
+    num_gpus = draw(st.integers(1, max_gpus))
+    slots = draw(st.lists(st.integers(0, max_slots), min_size=num_gpus, max_size=num_gpus))
+    if not sum(slots):
+        slots[draw(st.integers(0, num_gpus - 1))] = 1
+    nodes = draw(st.lists(st.integers(0, 2), min_size=num_gpus, max_size=num_gpus))
+    return Topology(tuple(slots), tuple(nodes))
+
+
+@st.composite
+def placements(
+    draw: st.DrawFn, topology: Topology, num_experts: int, num_layers: int, *, empty: bool = True
+) -> NDArray[np.int64]:
+    """[num_layers, num_slots]: each expert at least once, none twice on a GPU; -1 where empty.
+
+    The topology must have a slot for each expert.
+    """
+    gpus = np.array(topology.gpu_of_slot)
+    layers = []
+    for _ in range(num_layers):
+        order = draw(st.permutations(range(len(gpus))))
+        layer = np.full(len(gpus), -1)
+        layer[list(order[:num_experts])] = range(num_experts)
+        for slot in order[num_experts:]:
+            there = set(layer[gpus == gpus[slot]].tolist())
+            others = sorted(set(range(num_experts)) - there)
+            if others and not (empty and draw(st.integers(0, 3)) == 0):
+                layer[slot] = draw(st.sampled_from(others))
+        layers.append(layer)
+    return np.stack(layers)

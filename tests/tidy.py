@@ -25,7 +25,7 @@ LAYERS = {
     "deepgemm": {"csrc", "torch", "numpy", "triton"},
     "deepep": {"csrc", "torch", "numpy", "triton"},
     "dualpipe": {"torch"},
-    "eplb": {"torch", "numpy"},
+    "eplb": {"torch", "numpy", "matplotlib"},
     "threefs": {"fsspec", "pyarrow", "numpy", "torch"},
     "smallpond": {"duckdb", "pyarrow", "ray", "fsspec", "numpy"},
 }
