@@ -12,11 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.profiler import record_function
 
 import deepep
 import deepgemm
 from benchmarks.end_to_end.config import ModelConfig
-from benchmarks.end_to_end.timeline import span
 from dualpipe import WeightGradStore
 
 Fp8 = tuple[Tensor, Tensor]  # values and dequantisation scales
@@ -39,7 +39,7 @@ class _Dispatch(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, topk_weights: Tensor, topk_idx: Tensor, ep: ExpertParallel
     ) -> tuple[Any, ...]:
-        with span("dispatch"):
+        with record_function("dispatch"):
             per_rank, per_node, per_expert, in_rank, _ = ep.buffer.get_dispatch_layout(
                 topk_idx, ep.num_experts
             )
@@ -59,7 +59,7 @@ class _Dispatch(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None, None]:
         grad_x, grad_weights = grads[:2]
-        with span("dispatch backward"):
+        with record_function("dispatch backward"):
             x, weights, _ = ctx.ep.buffer.combine(
                 grad_x.contiguous(), ctx.handle, topk_weights=grad_weights.contiguous()
             )
@@ -72,13 +72,13 @@ class _Combine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, handle: Any, ep: ExpertParallel) -> Tensor:
         ctx.ep, ctx.handle = ep, handle
-        with span("combine"):
+        with record_function("combine"):
             combined: Tensor = ep.buffer.combine(y, handle)[0]
         return combined
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
-        with span("combine backward"):
+        with record_function("combine backward"):
             grad_y = ctx.ep.buffer.dispatch(grads[0].contiguous(), handle=ctx.handle)[0]
         return grad_y, None, None
 
@@ -164,7 +164,7 @@ class _GroupedLinear(torch.autograd.Function):
         def add_weight_grad() -> None:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-            with span("weight grad"):
+            with record_function("weight grad"):
                 for group, (begin, count) in enumerate(
                     zip(groups.begins, groups.counts, strict=True)
                 ):
@@ -185,7 +185,7 @@ _grouped_linear: Callable[..., Tensor] = _GroupedLinear.apply
 
 def _grouped_gemm(rows: Tensor, weight: Fp8, groups: RowGroups) -> Tensor:
     out = torch.empty(rows.shape[0], weight[0].shape[1], dtype=torch.bfloat16)
-    with span("expert gemm"):
+    with record_function("expert gemm"):
         deepgemm.m_grouped_fp8_gemm_nt_contiguous(
             deepgemm.per_token_cast_to_fp8(rows), weight, out, groups.layout
         )

@@ -1,20 +1,26 @@
 """The five stages as the user sees them: each runs, shows what came of it, and fills one row."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from benchmarks.end_to_end import text, timeline
+import eplb
+from benchmarks.end_to_end import profile, text
 from benchmarks.end_to_end.config import ModelConfig, ServeConfig, TrainConfig
 from benchmarks.end_to_end.run_folder import RunFolder
 from benchmarks.end_to_end.serve import serve
 from benchmarks.end_to_end.train import train
+from benchmarks.trace.analysis import analyse
+from benchmarks.trace.merge import align
+from benchmarks.trace.page import page
 
 _SHOWN_TEXTS = 4
 
@@ -110,19 +116,30 @@ def training(run: Run) -> Row:
 
 
 def balance(run: Run) -> Row:
-    """Shows the load that training has measured."""
-    load = run.folder.load_json("train", made_by="train")["expert_load"]
-    imbalances = []
+    """Plans replicas of experts for the load that training has measured."""
+    train = run.folder.load_json("train", made_by="train")
+    load = np.array(train["expert_load"], dtype=np.float64)
+    num_gpus, num_experts = run.train.expert_parallel, run.model.num_experts
+    begin = time.perf_counter()
+    plan = eplb.rebalance(load, eplb.Topology.regular(num_gpus, num_experts + num_gpus))
+    planning_ms = 1e3 * (time.perf_counter() - begin)
+    eplb.write_plan(run.folder.path / "plan.json", plan)
+    per_rank = load.reshape(len(load), num_gpus, -1).sum(axis=2)
+    before, after = per_rank.max(axis=1) / per_rank.mean(axis=1), plan.imbalance
     for layer, counts in enumerate(load):
-        mean = sum(counts) / len(counts)
-        imbalances.append(max(counts) / mean)
-        bars = " ".join(_bar(count / mean) for count in counts)
-        _say(run, f"layer {layer}  [cyan]{bars}[/]  max/mean [bold]{imbalances[-1]:.2f}[/]")
+        bars = " ".join(_bar(count / counts.mean()) for count in counts)
+        doubled = ", ".join(map(str, np.flatnonzero(plan.counts[layer] > 1)))
+        _say(
+            run,
+            f"layer {layer}  [cyan]{bars}[/]  max/mean of the ranks [bold]{before[layer]:.3f} → "
+            f"{after[layer]:.3f}[/]  [dim]replicas of {doubled}[/]",
+        )
     _say(run, "[dim]the tokens of each expert; a full bar is twice the mean[/]")
     return Row(
-        "measured only (eplb, which plans replicas, is not there yet)",
+        "eplb",
         "CPU",
-        f"max/mean load {min(imbalances):.2f} to {max(imbalances):.2f} over {len(load)} layers",
+        f"one more slot on each of {num_gpus} ranks: max/mean {before.mean():.3f} → "
+        f"{after.mean():.3f} over {len(load)} layers, planned in {planning_ms:.0f} ms",
     )
 
 
@@ -159,34 +176,43 @@ def serving(run: Run) -> Row:
 
 
 def trace(run: Run) -> Row:
-    """Draws one training step, and writes it for a trace viewer."""
-    document = run.folder.load_json("spans", made_by="train")
-    ranks = [[timeline.Span(**span) for span in spans] for spans in document["ranks"]]
-    width = run.train.expert_parallel
-    names = [f"pipeline {rank // width}, experts {rank % width}" for rank in range(len(ranks))]
-    path = run.folder.save_json("trace", timeline.chrome_trace(ranks, names))
-    first_of_pair = ranks[::width]
-    lines = timeline.draw(first_of_pair, max(40, min(run.console.width - 12, 120)))
+    """Draws the profiled training step, and the simulated one below it."""
+    num_ranks = run.model.num_stages * run.train.expert_parallel
+    measured = profile.read_ranks(run.folder, num_ranks, run.train.expert_parallel)
+    lines = profile.draw(
+        measured[:: run.train.expert_parallel], max(40, min(run.console.width - 12, 120))
+    )
     for number, line in enumerate(lines):
-        drawn = Text(f"  rank {number * width}  ")
+        drawn = Text(f"  rank {number * run.train.expert_parallel}  ")
         for letter in line:
-            drawn.append(letter, style=timeline.STYLES[letter][1])
+            drawn.append(letter, style=profile.STYLES[letter][1])
         run.console.print(drawn, no_wrap=True)
     legend = Text("  ")
-    for letter, (name, style) in timeline.STYLES.items():
+    for letter, (name, style) in profile.STYLES.items():
         legend.append(f"{letter} ", style=style).append(f"{name}  ", style="dim")
     run.console.print(legend)
-    _say(run, f"[dim]all ranks, with the transfers: open {path} in ui.perfetto.dev[/]")
+    simulated = profile.simulate_ranks(run.folder, run.model.num_stages, run.train.num_microbatches)
+    analyses = [analyse(trace) for ranks in align([measured, simulated]) for trace in ranks]
+    path = run.folder.write(
+        "trace.html",
+        lambda file: file.write(
+            page(analyses, "One training step, measured and simulated").encode()
+        ),
+    )
+    _say(run, f"[dim]all ranks, every operator, and the simulated step: open {path}[/]")
     sizes = f"--stages {run.model.num_stages} --microbatches {run.train.num_microbatches}"
     times = run.folder.path / "times.json"
     _say(
         run, f"[dim]other schedules with these times: python -m dualpipe {sizes} --times {times}[/]"
     )
+    figures = [analysis.figures for analysis in analyses[:num_ranks]]
+    communication = sum(each.communication_us for each in figures)
+    hidden = sum(each.hidden_us for each in figures) / communication if communication else 0.0
     busy = sum(letter != "·" for line in lines for letter in line) / sum(map(len, lines))
     return Row(
-        "Chrome trace of dualpipe's step (the HTML timeline is not there yet)",
+        "torch.profiler, dualpipe's simulator, HTML timeline",
         "CPU",
-        f"ranks busy {busy:.0%} of the step",
+        f"ranks busy {busy:.0%} of the step, {hidden:.0%} of communication behind compute",
     )
 
 

@@ -2,18 +2,21 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.profiler import record_function
 
+from benchmarks.end_to_end import profile
 from benchmarks.end_to_end.bigram import BigramLoss, best_bigram_loss
 from benchmarks.end_to_end.config import ModelConfig, TrainConfig
 from benchmarks.end_to_end.optimizer import Optimizer, gradient_of
 from benchmarks.end_to_end.run_folder import RunError, RunFolder
 from benchmarks.end_to_end.text import Bytes
-from benchmarks.end_to_end.timeline import Span, StepSpans, span, start_recording, stop_recording
 from benchmarks.end_to_end.trainer import RankTrainer
 from benchmarks.end_to_end.weights import merge
 from benchmarks.ranks import Rank, RankFailed, run_ranks
@@ -52,7 +55,6 @@ class _RankResult:
     stage_idx: int
     weights: dict[str, Tensor]
     expert_load: Tensor
-    spans: list[Span]
     times: Times
 
 
@@ -105,6 +107,7 @@ def train(
             config,
             text["train"],
             validation,
+            folder.path / profile.FOLDER,
             timeout_s=120 + 15 * config.steps,
             on_report=meter,
         )
@@ -119,51 +122,55 @@ def train(
         validation_loss=sum(result.validation_loss for result in results) / num_bytes,
         bigram=best_bigram_loss(text["train"], validation),
         num_validation_bytes=num_bytes,
-        tokens_per_s=config.steps
+        tokens_per_s=max(1, config.steps - 1)  # without the one that was profiled
         * config.sequences_per_step
         * config.seq_len
         / max(result.train_seconds for result in results),
         expert_load=_expert_load(results, model),
     )
     folder.save_arrays("weights", merge((result.stage_idx, result.weights) for result in results))
-    spans = [[asdict(span) for span in result.spans] for result in results]
-    folder.save_json("spans", {"ranks": spans})
     folder.save_json("times", asdict(results[0].times))  # for python -m dualpipe --times
     folder.save_json("train", asdict(figures) | {"seed": config.seed})
     return figures
 
 
 def _train_rank(
-    rank: Rank, model: ModelConfig, config: TrainConfig, train: Bytes, validation: Bytes
+    rank: Rank,
+    model: ModelConfig,
+    config: TrainConfig,
+    train: Bytes,
+    validation: Bytes,
+    profiles: Path,
 ) -> _RankResult:
     trainer = RankTrainer(rank, model, config)
     optimizer = Optimizer(trainer.stages, config.steps)
     load = torch.zeros(model.num_experts)
 
     dist.barrier()
-    begin = time.perf_counter()
+    seconds = 0.0
     for step in range(config.steps):
-        is_recorded = step == max(0, config.steps - 2)
-        if is_recorded:
-            start_recording()
-            trainer.pipe.record_times, trainer.pipe.recorded = True, StepSpans()
-        loss = trainer.gradients(train, step * config.sequences_per_step)
+        # The last step but one is timed, the last one profiled, which takes longer.
+        trainer.pipe.record_times = step == max(0, config.steps - 2)
+        is_last = step == config.steps - 1
+        begin = time.perf_counter()
+        with profile.profiled(profiles / f"rank{rank.rank}.json.gz") if is_last else nullcontext():
+            loss = trainer.gradients(train, step * config.sequences_per_step)
+            if step >= config.steps * 3 // 4:
+                load += gradient_of(trainer.stages[0].experts.balance_bias)
+            with record_function(profile.OPTIMIZER):
+                optimizer.step()
+        if not is_last or step == 0:
+            seconds += time.perf_counter() - begin
         if loss is not None:
             rank.report((step, loss))
-        if step >= config.steps * 3 // 4:
-            load += gradient_of(trainer.stages[0].experts.balance_bias)
-        with span("optimizer", "O"):
-            optimizer.step()
-        if is_recorded:
-            trainer.pipe.record_times, spans = False, stop_recording()
-            times = trainer.pipe.measured_times()
-    seconds = time.perf_counter() - begin
+    trainer.pipe.record_times = False
 
     with torch.no_grad():
         passes = range(0, len(validation), config.sequences_per_step)
         judged = sum(trainer.loss(validation, first) or 0.0 for first in passes)
     weights = trainer.stages[0].state_dict()
-    return _RankResult(judged, seconds, trainer.stage_idx, weights, load, spans, times)
+    times = trainer.pipe.measured_times()
+    return _RankResult(judged, seconds, trainer.stage_idx, weights, load, times)
 
 
 def _expert_load(results: list[_RankResult], model: ModelConfig) -> list[list[int]]:

@@ -9,13 +9,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
+from torch.profiler import record_function
 
 from benchmarks.end_to_end.config import ModelConfig, TrainConfig
 from benchmarks.end_to_end.experts import ExpertParallel
 from benchmarks.end_to_end.model import Stage
 from benchmarks.end_to_end.optimizer import gradient_of
+from benchmarks.end_to_end.profile import GRADIENT_SYNC
 from benchmarks.end_to_end.text import Bytes
-from benchmarks.end_to_end.timeline import span
 from benchmarks.end_to_end.weights import is_expert_weight
 from benchmarks.ranks import Rank
 from dualpipe import DualPipe
@@ -58,7 +59,7 @@ class RankTrainer:
             The summed loss of what this rank judged, None if it has no last stage.
         """
         loss = self.loss(sequences, first)
-        with torch.no_grad(), span("gradient sync", "S"):
+        with torch.no_grad(), record_function(GRADIENT_SYNC):
             self.pipe.sync_mirrored_gradients()
             self._sync_dense_gradients()
         return loss

@@ -1,12 +1,12 @@
 """`python -m benchmarks end_to_end`: a small run, and everything that can go wrong with one."""
 
-import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.end_to_end.__main__ import main
+from benchmarks.trace.analysis import analyse
+from benchmarks.trace.reader import read_traces
 from dualpipe.__main__ import read_times
+from dualpipe.actions import Kind, actions_of, parse_step
+from eplb import read_plan
 
 _COMMAND = [sys.executable, "-m", "benchmarks", "end_to_end"]
 _DEADLINE_S = 90
@@ -51,8 +55,11 @@ def test_a_whole_run_leaves_whole_files_and_a_table(finished: tuple[Path, str]) 
     for heading in ("data", "train", "balance", "serve", "trace", "What ran where"):
         assert heading in shown
     files = {path.name for path in out.iterdir()}
-    json_files = {"train.json", "spans.json", "times.json", "serve.json", "trace.json"}
-    assert files == {"text.npz", "weights.npz", "pages"} | json_files
+    json_files = {"train.json", "times.json", "plan.json", "serve.json"}
+    assert files == {"text.npz", "weights.npz", "pages", "profiles", "trace.html"} | json_files
+    assert {path.name for path in (out / "profiles").iterdir()} == {
+        f"rank{rank}.json.gz" for rank in range(8)
+    }
     assert {path.suffix for path in (out / "pages").iterdir()} == {".page"}
 
 
@@ -78,17 +85,36 @@ def test_figures_fit_together(finished: tuple[Path, str]) -> None:
     assert serve["num_pages"] == 8
 
 
-def test_the_recorded_step_has_all_its_work(finished: tuple[Path, str]) -> None:
-    ranks = json.loads((finished[0] / "spans.json").read_text())["ranks"]
-    assert len(ranks) == 8
-    for spans in ranks:
-        names = [span["name"] for span in spans]
+def test_the_profiled_step_has_all_its_work(finished: tuple[Path, str]) -> None:
+    for rank in range(8):
+        (trace,) = read_traces(finished[0] / "profiles" / f"rank{rank}.json.gz")
+        work = Counter(trace.names[name] for name in trace.phases.name.tolist())
         # Eight micro-batches pass each rank, forward and back.
-        assert names.count("dispatch") == names.count("combine") == 8
-        assert names.count("dispatch backward") == names.count("combine backward") == 8
-        whole = sorted((s["begin_us"], s["duration_us"]) for s in spans if s["letter"])
-        for (begin, duration), (next_begin, _) in itertools.pairwise(whole):
-            assert begin + duration <= next_begin + 1000
+        assert work["dispatch"] == work["combine"] == 8
+        assert work["dispatch backward"] == work["combine backward"] == 8
+        assert work["gradient sync"] == work["optimizer"] == 1
+        steps = [parse_step(name.removeprefix("PP:")) for name in work if name.startswith("PP:")]
+        kinds = Counter(action.kind for step in steps for action in actions_of(step))
+        assert kinds[Kind.FORWARD] == kinds[Kind.BACKWARD] + kinds[Kind.INPUT_GRAD] == 8
+        assert kinds[Kind.WEIGHT_GRAD] == kinds[Kind.INPUT_GRAD]
+        operations = set(analyse(trace).operations)
+        assert {"all_to_all", "all_reduce"} <= operations
+
+
+def test_the_page_shows_measured_and_simulated_ranks(finished: tuple[Path, str]) -> None:
+    shown = (finished[0] / "trace.html").read_text()
+    for rank in range(8):
+        assert f"rank {rank} (pipeline {rank // 2}, experts {rank % 2})" in shown
+    for rank in range(4):
+        assert f"simulated rank {rank}" in shown
+
+
+def test_the_plan_is_for_the_measured_load(finished: tuple[Path, str]) -> None:
+    plan = read_plan(finished[0] / "plan.json")
+    load = json.loads((finished[0] / "train.json").read_text())["expert_load"]
+    assert plan.loads[0].tolist() == load
+    assert plan.slots.shape == (4, 10)
+    assert plan.counts.sum(axis=1).tolist() == [10] * 4
 
 
 def test_stages_stand_alone(finished: tuple[Path, str]) -> None:
@@ -126,7 +152,7 @@ def test_the_same_seed_gives_the_same_weights(
         (["--stages", "train"], "text.npz is not there, the stage data writes it"),
         (["--stages", "serve"], "text.npz is not there, the stage data writes it"),
         (["--stages", "balance"], "train.json is not there, the stage train writes it"),
-        (["--stages", "trace"], "spans.json is not there, the stage train writes it"),
+        (["--stages", "trace"], "rank0.json.gz is not there, the stage train writes it"),
     ],
     ids=" ".join,
 )

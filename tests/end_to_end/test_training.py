@@ -2,23 +2,25 @@
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.profiler import record_function
 
-from benchmarks.end_to_end import timeline
+from benchmarks.end_to_end import profile
 from benchmarks.end_to_end.config import ModelConfig, TrainConfig
 from benchmarks.end_to_end.experts import ExpertParallel
 from benchmarks.end_to_end.model import Stage
 from benchmarks.end_to_end.optimizer import Optimizer, gradient_of
 from benchmarks.end_to_end.text import Bytes
-from benchmarks.end_to_end.timeline import Span
 from benchmarks.end_to_end.trainer import RankTrainer, summed_loss
 from benchmarks.end_to_end.weights import Weights, digest, is_expert_weight, load_stages, merge
 from benchmarks.ranks import Rank
+from benchmarks.trace.reader import read_traces
 from tests.forked_pool import ForkedPool
 
 _CONFIG = ModelConfig()
@@ -161,24 +163,31 @@ def test_weights_are_the_same_on_any_number_of_ranks(ranks: ForkedPool) -> None:
     assert digest(merged[1]) != digest(merged[0])
 
 
-def test_draws_what_each_rank_did_at_each_moment() -> None:
-    first = [Span("0F0", 500, 40, "F"), Span("dispatch", 510, 5), Span("0B0", 560, 40, "B")]
-    second = [Span("1F0", 540, 20, "F"), Span("optimizer", 590, 10, "O")]
-    assert timeline.draw([first, second], 10) == ["FFFF··BBBB", "····FF···O"]
-    trace = json.loads(json.dumps(timeline.chrome_trace([first, second], ["a", "b"])))
-    events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
-    assert [(e["tid"], e["name"], e["ts"], e["dur"]) for e in events][1] == (0, "dispatch", 10, 5)
-    assert len(events) == 5
+def test_draws_what_each_rank_did_at_each_moment(tmp_path: Path) -> None:
+    spans = [
+        [("PP:0F0", 500, 40), ("dispatch", 510, 5), ("PP:(1F1;0B0)OVERLAP_F_B", 560, 40)],
+        [("PP:1F0", 540, 20), ("PP:1W0", 570, 10), ("optimizer", 590, 10)],
+    ]
+    traces = []
+    for rank, own in enumerate(spans):
+        path = tmp_path / f"{rank}.json"
+        events = [
+            {"ph": "X", "name": name, "ts": begin, "dur": duration, "pid": rank, "tid": 0}
+            for name, begin, duration in own
+        ]
+        path.write_text(json.dumps({"traceEvents": events}))
+        traces += read_traces(path)
+    assert profile.draw(traces, 10) == ["FFFF··BBBB", "····FF·W·O"]
 
 
-def test_records_only_between_start_and_stop() -> None:
-    with timeline.span("before"):
-        pass
-    timeline.start_recording()
-    with timeline.span("inside", "S"):
-        pass
-    spans = timeline.stop_recording()
-    with timeline.span("after"):
-        pass
-    assert [(span.name, span.letter) for span in spans] == [("inside", "S")]
-    assert timeline.stop_recording() == []
+def test_a_profile_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "profiles" / "rank0.json.gz"
+    with profile.profiled(path), record_function("PP:0F0"):
+        torch.ones(3).add(1)
+    assert [file.name for file in path.parent.iterdir()] == ["rank0.json.gz"]
+    (trace,) = read_traces(path)
+    assert "PP:0F0" in trace.names
+    path.unlink()
+    with pytest.raises(RuntimeError, match="broken"), profile.profiled(path):
+        raise RuntimeError("broken")
+    assert list(path.parent.iterdir()) == []
