@@ -7,8 +7,7 @@ In every step every layer makes one change at its heaviest GPU:
 - another expert's further replica takes the place of a spare replica of its own.
 
 Of all these the layer makes the change that takes most, per replica moved, from what its GPUs have
-above the target. That excess counts squared: the heaviest GPU matters most, and a change that
-relieves it by making another nearly as heavy is worth little.
+above the target; it is finished when there is no such change.
 """
 
 from __future__ import annotations
@@ -71,10 +70,8 @@ def improve(
         better = peak < lightest[batch.number] * (1 - 1e-12)
         lightest[batch.number[better]] = peak[better]
         result[batch.number[better]] = batch.slots[better]
-        if step.unfinished.all():
-            step.make_best(max_moves)
-        else:
-            batch.keep(step.unfinished)
+        heavy = peak > batch.target * (1 + 1e-12)
+        batch.keep(step.make_best(max_moves) if heavy.all() else heavy)
     result[result == loads.shape[2]] = EMPTY
     return result
 
@@ -89,7 +86,6 @@ class _Batch:
         slots: [P, R] is changed step by step.
         had: [P, G, E + 1] what each GPU held at the start; everybody had emptiness.
         target: [P] the load of a GPU that is good enough.
-        tried: [P, G] GPUs above the target at which no change helps.
     """
 
     number: Ints
@@ -97,7 +93,6 @@ class _Batch:
     slots: Ints
     had: Bools
     target: Floats
-    tried: Bools
 
     @classmethod
     def start(cls, slots: Ints, loads: Floats, had: Bools, target: Floats) -> _Batch:
@@ -110,12 +105,13 @@ class _Batch:
             slots=np.where(slots == EMPTY, loads.shape[2], slots),
             had=np.pad(had, ((0, 0), (0, 0), (0, 1)), constant_values=True),
             target=target,
-            tried=np.zeros(had.shape[:2], dtype=bool),
         )
 
     def keep(self, chosen: Bools) -> None:
+        if chosen.all():
+            return
         self.loads = self.loads[:, chosen]
-        for name in ("number", "slots", "had", "target", "tried"):
+        for name in ("number", "slots", "had", "target"):
             setattr(self, name, getattr(self, name)[chosen])
 
 
@@ -143,10 +139,10 @@ class _Gpus:
 class _Step:
     """What a change at the heaviest GPU of every layer would bring.
 
-    Each kind of change is weighed by two arrays: the gain, how much smaller the sum of squared
-    excess over GPUs and windows gets (never more than that: where a GPU is touched in two ways,
-    their effects are added up, and squares grow faster than that), and the moved replicas. A gain
-    of -1 stands for a change that is not allowed.
+    Each kind of change is weighed by two arrays: the gain, how much less the GPUs have above the
+    target in all windows together, and the moved replicas. The gain is never too large: where a
+    change touches a GPU in two ways their effects are added up, and the excess is a convex function
+    of the load. A gain of -1 stands for a change that is not allowed.
     """
 
     def __init__(self, batch: _Batch, gpus: _Gpus) -> None:
@@ -161,12 +157,10 @@ class _Step:
         self.has[..., self.empty], self.counts[:, self.empty] = False, 1
         self.replica = (loads / self.counts)[:, self.column, slots]  # [W, P, R]
         self.totals = np.add.reduceat(self.replica, gpus.firsts, axis=2)  # [W, P, G]
-        untried = np.where(batch.tried, 0.0, self.totals.max(axis=0))
-        self.gpu = untried.argmax(axis=1)
-        self.unfinished = untried[rows, self.gpu] > batch.target * (1 + 1e-12)
+        self.gpu = self.totals.max(axis=0).argmax(axis=1)
 
-    def make_best(self, max_moves: int | None) -> None:
-        """Changes every layer's slots, or notes that nothing helps at its heaviest GPU."""
+    def make_best(self, max_moves: int | None) -> Bools:
+        """Changes the slots of every layer for which something helps, and says which those are."""
         self._look()
         kinds = self._swap(), self._spread(), self._renew()
         gain = np.concatenate([gain.reshape(len(gain), -1) for gain, _ in kinds], axis=1)
@@ -178,10 +172,9 @@ class _Step:
             allowed &= so_far[:, None] + moved <= max_moves
         worth = np.where(allowed, gain / np.maximum(moved, _LEAST_COST), -1.0)
         best = worth.argmax(axis=1)
-        found = worth[self.rows, best] > 0
-        self.batch.tried[~found, self.gpu[~found]] = True
-        self.batch.tried[found] = False
+        found = np.asarray(worth[self.rows, best] > 0)
         self._change(best, found, kinds[0][0].shape[2])
+        return found
 
     def _change(self, best: Ints, found: Bools, num_slots: int) -> None:
         slots, num_swaps = self.batch.slots, self.own.shape[1] * num_slots
@@ -196,9 +189,9 @@ class _Step:
         slots[p, self.own[p, which]] = expert
 
     def _excess(self, loads: Floats) -> Floats:
-        """The square of what loads [W, P, ...] are above the target."""
-        above = np.maximum(loads - self.batch.target.reshape(-1, *[1] * (loads.ndim - 2)), 0.0)
-        return np.asarray(above * above)
+        """What loads [W, P, ...] are above the target."""
+        target = self.batch.target.reshape(-1, *[1] * (loads.ndim - 2))
+        return np.asarray(np.maximum(loads - target, 0.0))
 
     def _look(self) -> None:
         """What several kinds of change need to know; s is a slot of the heaviest GPU, r any."""

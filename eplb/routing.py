@@ -174,11 +174,5 @@ class _Flow:
         hits = np.flatnonzero(own == nearest)
         target = np.empty(len(self.expert_starts), dtype=np.int64)
         target[self.expert_of[hits]] = hits
-        # A GPU below its capacity is filled up to it, not more.
-        gets = self.gpu_of[target][self.expert_of]
-        offered = np.bincount(gets, given, minlength=len(excess))
-        room = np.where(distance == 0, -excess, np.inf)
-        accepted = np.divide(room, offered, out=np.ones_like(room), where=offered > room)
-        given *= accepted[gets]
         self.amounts -= given
         self.amounts += np.bincount(target[self.expert_of], given, minlength=len(given))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch.profiler import ProfilerActivity
 
 from benchmarks.end_to_end.run_folder import RunError, RunFolder
@@ -35,11 +36,15 @@ GRADIENT_SYNC, OPTIMIZER = "gradient sync", "optimizer"
 
 @contextmanager
 def profiled(path: Path) -> Iterator[None]:
-    """Writes what happens in the body to a gzipped trace of torch.profiler."""
+    """Writes what happens in the body, which all ranks begin together, to a gzipped trace."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # it tells its own stages on stderr
     activities = [ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities):
+        pass  # the first start takes long, and not equally long on all ranks
+    if dist.is_initialized():
+        dist.barrier()
     with torch.profiler.profile(activities=activities) as profiler:
         yield
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Writes times in the unit that suits a span: one for all of a report, named in its titles."""
+    """Writes times in one unit, that of a table, which its title names."""
 
     name: str
     us: float

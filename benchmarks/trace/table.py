@@ -25,10 +25,10 @@ def report(analysis: Analysis, top: int) -> Group:
     parts += [Text(f"! {note}", style="yellow") for note in analysis.notes]
     parts.append(_figures(analysis, unit))
     parts.append(_streams(analysis, unit))
-    parts += _phases(analysis.phases, unit, top)
+    parts += _phases(analysis.phases, top)
     parts += _operations(analysis, unit)
-    parts += _gaps(analysis, unit, top)
-    parts += _unclassified(analysis.unclassified, unit, top)
+    parts += _gaps(analysis, top)
+    parts += _unclassified(analysis.unclassified, top)
     return Group(*parts)
 
 
@@ -100,10 +100,11 @@ def _streams(analysis: Analysis, unit: Unit) -> Table:
     return grid
 
 
-def _phases(rows: Sequence[PhaseRow], unit: Unit, top: int) -> list[RenderableType]:
+def _phases(rows: Sequence[PhaseRow], top: int) -> list[RenderableType]:
     if all(not row.name for row in rows):
         return []
     shown = sorted(rows, key=lambda row: -row.busy_us)[:top]
+    unit = unit_for(shown[0].busy_us)
     kinds = ["compute", "comm.", "waiting", "hidden", "exposed"]
     grid = titled_grid(
         f"the phases with most work, in the order in which it ran, {unit.name}",
@@ -131,6 +132,7 @@ def _operations(analysis: Analysis, unit: Unit) -> list[RenderableType]:
         grid.add_row(cut(row.operation, 24), str(row.count), *map(unit, times), part)
     if not analysis.window_rows:
         return [grid]
+    unit = unit_for(max(window.p90_us for window in analysis.window_rows))
     headings = ["count", "open", "hidden", "receive", "exposed", "p50", "p90"]
     title = f"windows from send to receive, in which data travels without a kernel, {unit.name}"
     windows = titled_grid(title, ["operation"], headings)
@@ -143,9 +145,10 @@ def _operations(analysis: Analysis, unit: Unit) -> list[RenderableType]:
     return [grid, windows]
 
 
-def _gaps(analysis: Analysis, unit: Unit, top: int) -> list[RenderableType]:
+def _gaps(analysis: Analysis, top: int) -> list[RenderableType]:
     if not analysis.gaps:
         return []
+    unit = unit_for(analysis.gaps[0].duration_us)
     grid = titled_grid(
         f"longest gaps without compute, {unit.name}", [], ["at", "length", "exposed", "idle"]
     )
@@ -174,9 +177,10 @@ def _who(analysis: Analysis, index: int) -> Text:
     return cut(name if around == name else f"{around}: {name}", 30)
 
 
-def _unclassified(rows: Sequence[NameRow], unit: Unit, top: int) -> list[RenderableType]:
+def _unclassified(rows: Sequence[NameRow], top: int) -> list[RenderableType]:
     if not rows:
         return []
+    unit = unit_for(rows[0].total_us)
     title = f"names that no rule knows, counted as compute (see --rules), {unit.name}"
     grid = titled_grid(title, ["name"], ["count", "summed time"])
     for row in rows[:top]:

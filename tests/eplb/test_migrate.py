@@ -92,8 +92,12 @@ def test_an_assignment_is_worth_as_much_as_any(size: int, ties: bool) -> None:
 
 
 @st.composite
-def pairs_of_plans(draw: st.DrawFn, max_gpus: int = 4) -> tuple[Topology, int, Slots, Slots]:
-    topology = draw(topologies(max_gpus=max_gpus, max_slots=3))
+def pairs_of_plans(draw: st.DrawFn) -> tuple[Topology, int, Slots, Slots]:
+    """(topology, number of experts, plan before, plan after); many GPUs and nodes are alike."""
+    num_gpus = draw(st.integers(1, 5))
+    slots = draw(st.lists(st.sampled_from([1, 2, 2, 0]), min_size=num_gpus, max_size=num_gpus))
+    assume(sum(slots) > 0)
+    topology = Topology(tuple(slots), tuple(gpu // 2 for gpu in range(num_gpus)))
     num_experts = draw(st.integers(1, topology.num_slots))
     before, after = (draw(placements(topology, num_experts, num_layers=2)) for _ in range(2))
     return topology, num_experts, before, after
@@ -112,7 +116,7 @@ def allowed(topology: Topology, *, hierarchical: bool) -> list[tuple[int, ...]]:
     return found
 
 
-@settings(max_examples=100)
+@settings(max_examples=200)
 @given(pairs_of_plans(), st.booleans())
 def test_relabelling_keeps_as_many_replicas_as_any_permutation(
     plans: tuple[Topology, int, Slots, Slots], hierarchical: bool
@@ -188,7 +192,7 @@ def test_an_intact_plan_needs_no_repair() -> None:
 def test_repair_drops_the_replicas_that_are_missed_least() -> None:
     old, new = Topology((3, 3), (0, 0)), Topology((2, 3), (0, 0))
     slots = np.array([[0, 1, 2, 0, 1, 3]])  # GPU 0 must give up one; 0 is heavy, 2 is nowhere else
-    loads = np.array([[[8.0, 1.0, 1.0, 1.0]]])
+    loads = np.array([[[8.0, 4.0, 1.0, 1.0]]])
     repaired = repair(slots, old, new, loads, hierarchical=False)
     np.testing.assert_array_equal(repaired, [[0, 2, 0, 1, 3]])
 
@@ -221,9 +225,9 @@ def test_a_lost_expert_gets_the_slot_where_it_does_least_harm(
 def test_repair_takes_copies_from_a_gpu() -> None:
     topology = Topology((3, 1), (0, 0))
     repaired = repair(
-        np.array([[0, 1, 0, 1]]), topology, topology, np.ones((1, 1, 2)), hierarchical=False
+        np.array([[0, 0, 1, 1]]), topology, topology, np.ones((1, 1, 2)), hierarchical=False
     )
-    np.testing.assert_array_equal(repaired, [[0, 1, EMPTY, 1]])
+    np.testing.assert_array_equal(repaired, [[0, EMPTY, 1, 1]])
 
 
 @settings(max_examples=150)
@@ -376,6 +380,28 @@ def test_the_one_change_that_is_needed_is_found(
         hierarchical=False,
     )
     assert imbalance(improved, windows, topology).tolist() == [1.0]
+
+
+def test_a_change_after_which_the_heaviest_gpu_is_heavier_is_only_a_stage() -> None:
+    """A fourth replica of expert 0 relieves three GPUs and burdens one beyond what they had."""
+    topology = Topology((1, 1, 1, 2, 1, 1, 1, 1), (0,) * 8)
+    slots = np.array([[0, 0, 0, 1, EMPTY, 2, 3, 4, 5]])
+    loads = np.array([[[4.5, 0.5, 0.1, 0.1, 0.1, 0.1]]])
+    before = imbalance(slots, loads, topology)
+    target = np.array([1.0 / 0.675])  # of a mean load of 0.675
+    after_one, after_all = (
+        improve(
+            slots,
+            loads,
+            topology,
+            target_imbalance=target,
+            max_moves=max_moves,
+            hierarchical=False,
+        )
+        for max_moves in (1, None)
+    )
+    np.testing.assert_array_equal(after_one, slots)
+    assert (imbalance(after_all, loads, topology) < before).all()
 
 
 @pytest.mark.parametrize(
