@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from eplb.moves import Layout
 from eplb.plan import EMPTY, Floats, Ints, held
 from eplb.topology import Topology
 
@@ -115,24 +116,16 @@ class _Batch:
             setattr(self, name, getattr(self, name)[chosen])
 
 
-class _Gpus:
+class _Gpus(Layout):
     """The working GPUs, numbered anew, and their slots.
 
     Attributes:
-        gpu_of: [R] the GPU of each slot.
-        firsts: [G] the first slot of each GPU.
-        slots_of: [G, S] the slots of each GPU; one with fewer than S repeats its last one.
         node_of: [G] the node of each; all the same if replicas may go anywhere.
     """
 
     def __init__(self, topology: Topology, *, hierarchical: bool) -> None:
         alive = list(topology.alive)
-        sizes = np.array(topology.slots)[alive]
-        self.gpu_of = np.repeat(np.arange(len(sizes)), sizes)
-        self.firsts = np.cumsum(sizes) - sizes
-        self.slots_of = self.firsts[:, None] + np.minimum(
-            np.arange(sizes.max()), sizes[:, None] - 1
-        )
+        super().__init__(np.array(topology.slots)[alive])
         self.node_of = np.array(topology.node_of)[alive] * hierarchical
 
 

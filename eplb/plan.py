@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Three matrices of 7168 x 2048 in FP8: a routed expert of DeepSeek-V3.
+# The three matrices of a routed expert of DeepSeek-V3 (hidden 7168, intermediate 2048) in FP8.
 DEEPSEEK_V3_EXPERT_BYTES = 3 * 7168 * 2048
 
 EMPTY = -1  # the content of a slot that no expert needs

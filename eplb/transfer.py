@@ -8,12 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eplb.plan import EMPTY, Ints, Plan
+from eplb.plan import DEEPSEEK_V3_EXPERT_BYTES, EMPTY, Ints, Plan
 from eplb.rounds import STAGING, Location, Move, Round, degree, order_moves
 from eplb.topology import Topology
-
-# The three matrices of a routed expert of DeepSeek-V3 (hidden 7168, intermediate 2048) in FP8.
-DEEPSEEK_V3_EXPERT_BYTES = 3 * 7168 * 2048
 
 STORAGE = -1  # the source GPU of an expert that no GPU holds any more
 

@@ -1,5 +1,6 @@
 """Groups onto nodes, against trying every assignment."""
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -19,23 +20,26 @@ _TOPOLOGIES = {
 }
 
 
+def _cost(loads: np.ndarray, topology: Topology, choice: Sequence[int]) -> float:
+    """The cost of the costliest node if each group goes where `choice` says, for loads [W, E]."""
+    size = loads.shape[1] // topology.num_groups
+    costs = [1.0]
+    for number, node in enumerate(nodes_of(topology)):
+        experts = np.flatnonzero(np.repeat(np.array(choice) == number, size))
+        if len(experts) > sum(node.slots):
+            return np.inf
+        if len(experts):
+            mine = loads[:, experts]
+            counts = replicate(mine[:, None], sum(node.slots), len(node.gpus))[0]
+            costs.append(mine.sum(axis=1).max() / len(node.gpus))
+            costs.append((mine.max(axis=0) / counts).max())
+    return float(max(costs))
+
+
 def _best(loads: np.ndarray, topology: Topology) -> float:
     """The least cost of the costliest node over all assignments, for loads [W, E]."""
-    size = loads.shape[1] // topology.num_groups
-    nodes, best = nodes_of(topology), np.inf
-    for choice in product(range(len(nodes)), repeat=topology.num_groups):
-        costs = [1.0]
-        for number, node in enumerate(nodes):
-            experts = np.flatnonzero(np.repeat(np.array(choice) == number, size))
-            if len(experts) > sum(node.slots):
-                costs.append(np.inf)
-            elif len(experts):
-                mine = loads[:, experts]
-                counts = replicate(mine[:, None], sum(node.slots), len(node.gpus))[0]
-                costs.append(mine.sum(axis=1).max() / len(node.gpus))
-                costs.append((mine.max(axis=0) / counts).max())
-        best = min(best, max(costs))
-    return float(best)
+    choices = product(range(len(nodes_of(topology))), repeat=topology.num_groups)
+    return min(_cost(loads, topology, choice) for choice in choices)
 
 
 @pytest.mark.parametrize("name", _TOPOLOGIES)
@@ -48,14 +52,17 @@ def test_the_best_assignment_is_found(name: str, num_windows: int, seed: int) ->
     node_of, bound = assign_groups(loads, topology)
     for layer in range(3):
         assert bound[layer] == pytest.approx(_best(loads[:, layer], topology))
+        cost = _cost(loads[:, layer], topology, node_of[layer].tolist())
+        assert cost == pytest.approx(bound[layer])
         held = np.bincount(node_of[layer], minlength=len(nodes_of(topology)))
         assert (held <= room(topology, num_experts)).all()
 
 
-def test_many_groups_go_heavy_first(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    topology = _TOPOLOGIES["spare"]
+@pytest.mark.parametrize("name", ["even", "spare"])
+def test_many_groups_go_heavy_first(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    topology = _TOPOLOGIES[name]
     loads = np.random.default_rng(seed).lognormal(0, 1.5, (1, 4, 20))
-    loads *= 6 / loads.sum(axis=2, keepdims=True)
+    loads *= topology.num_gpus / loads.sum(axis=2, keepdims=True)
     _, exact = assign_groups(loads, topology)
     monkeypatch.setattr(groups, "_MAX_CHOICES", 0)
     node_of, bound = assign_groups(loads, topology)
@@ -64,4 +71,6 @@ def test_many_groups_go_heavy_first(seed: int, monkeypatch: pytest.MonkeyPatch) 
     for layer in range(4):
         heaviest = group_loads[layer].argmax()
         assert node_of[layer, heaviest] == 0  # all nodes are empty and alike: the first
-        assert (np.bincount(node_of[layer], minlength=3) <= room(topology, 20)).all()
+        assert (
+            np.bincount(node_of[layer], minlength=topology.num_nodes) <= room(topology, 20)
+        ).all()

@@ -144,6 +144,13 @@ def test_relabelling_keeps_as_many_replicas_as_any_permutation(
     check_placement(relabelled, topology, num_experts)
 
 
+def test_a_gpu_gets_no_content_that_does_not_fit() -> None:
+    topology = Topology((1, 2, 1), (0, 0, 0))
+    before, after = np.array([[0, 1, 2, 3]]), np.array([[3, 4, 5, 6]])
+    relabelled = relabel(after, before, topology, hierarchical=False)
+    np.testing.assert_array_equal(relabelled, [[6, 4, 5, 3]])
+
+
 # ---------------------------------------------------------------------------------- repair
 
 

@@ -9,8 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eplb import Plan, Topology, rebalance, rebalance_experts
+from eplb import Plan, Topology, baseline, rebalance, rebalance_experts
 from eplb.plan import EMPTY, Floats, imbalance_of, loads_of_gpus
+from eplb.rebalance import _Task
+from eplb.scratch import plan_from_scratch
 
 _NUM_EXPERTS = 256
 
@@ -102,6 +104,24 @@ def test_never_worse_than_rebalance_experts(
     assert (plan.imbalance[alone] <= greedy[alone] * (1 + 1e-9)).all()
 
 
+def test_without_time_to_search_the_better_of_two_beginnings_is_taken() -> None:
+    topology, loads = Topology.regular(8, 24, 2, 4), _lognormal(2, 200, 16)
+    task = _Task(loads[None] * 8 / loads.sum(axis=1, keepdims=True), topology, hierarchical=True)
+    greedy = baseline.greedy(topology, task.loads, hierarchical=True)
+    assert greedy is not None
+    own, _ = plan_from_scratch(task.loads, topology, hierarchical=True, budget_s=0.0)
+    theirs, ours = task.imbalance(greedy), task.imbalance(own)
+    apart = np.array([[len(set(gpu)) == 3 for gpu in row.reshape(8, 3)] for row in greedy])
+    better, alone = theirs < ours * (1 - 1e-9), apart.all(axis=1)
+    plan = rebalance(loads, topology, time_budget_ms=0)
+    assert_valid(plan)
+    assert (better & alone).any(), "the test needs a layer in which the greedy plan is better"
+    assert plan.imbalance[better & alone] == pytest.approx(theirs[better & alone])
+    assert (better & ~alone).any(), "and one in which it is better by doubling an expert on a GPU"
+    assert (plan.weighted_imbalance[better] <= theirs[better] * (1 + 1e-9)).all()
+    assert (plan.imbalance[~better] <= ours[~better] * (1 + 1e-9)).all()
+
+
 @pytest.mark.parametrize(
     ("name", "topology", "loads", "bound"),
     [
@@ -171,7 +191,9 @@ def test_odd_sizes(num_gpus: int, replicas: int, num_experts: int) -> None:
 def test_a_layer_without_load_is_spread_evenly() -> None:
     plan = rebalance(np.zeros((1, 8)), Topology.regular(4, 12), time_budget_ms=20)
     assert_valid(plan)
-    assert plan.imbalance == pytest.approx([1.0])
+    assert plan.imbalance == plan.lower_bound == pytest.approx([1.0])
+    # Two equal experts do not go evenly onto three slots, but here there is nothing to spread.
+    assert_valid(rebalance(np.zeros((1, 2)), Topology.regular(3, 3), time_budget_ms=20))
 
 
 def _noisy(loads: Floats, sigma: float, seed: int) -> Floats:

@@ -64,16 +64,17 @@ def test_tiny_problems_come_near_the_best_of_all_placements(
     assert bound <= best * (1 + 1e-9) + 1e-12
 
 
-@pytest.mark.parametrize("gpu_slots", [(2, 2, 2), (1, 2, 2, 2), (3, 3, 2), (3, 1, 2)], ids=str)
-def test_nearly_all_tiny_problems_are_solved_exactly(gpu_slots: tuple[int, ...], seed: int) -> None:
-    num_problems, num_experts = 60, 4
-    loads = np.random.default_rng(seed).integers(1, 21, (1, num_problems, num_experts))
+@pytest.mark.parametrize("gpu_slots", [(1, 2, 2, 2), (3, 3, 2), (3, 1, 2)], ids=str)
+def test_nearly_all_tiny_problems_are_solved_exactly(gpu_slots: tuple[int, ...]) -> None:
+    # Of these 300 problems a search without random moves misses five on the first topology.
+    num_problems, num_experts = 300, 4
+    loads = np.random.default_rng(5).integers(1, 21, (1, num_problems, num_experts))
     slots = _solve(loads.astype(np.float64), gpu_slots)
     missed = 0
     for problem, row in enumerate(slots):
         windows = [[int(load) for load in loads[0, problem]]]
         missed += peak(windows, _by_gpu(row, gpu_slots)) > best_peak(windows, gpu_slots)
-    assert missed <= 1
+    assert missed <= 2
 
 
 @st.composite
