@@ -196,14 +196,13 @@ def _gap_row(rank: int, analysis: Analysis, gap: Gap, zero_us: float) -> str:
     begin_us, end_us = gap.begin_us, gap.end_us
     place = [rank, *(round((time - zero_us) * 1e3) for time in (begin_us, end_us))]
     phase = NONE if gap.waiter == NONE else int(analysis.phase[gap.waiter])
-    texts = (
-        trace.title,
+    names = (
         "" if gap.communicator == NONE else trace.names[trace.work.name[gap.communicator]],
         "" if gap.waiter == NONE else trace.names[trace.work.name[gap.waiter]],
         "" if phase == NONE else trace.names[trace.phases.name[phase]],
     )
-    cells = "".join(
-        f'<td class="left" title="{escape(text)}">{escape(text)}</td>' for text in texts
+    cells = f'<td class="left">{escape(trace.title)}</td>' + "".join(
+        f'<td class="left" title="{escape(name)}">{escape(name)}</td>' for name in names
     )
     return (
         f'<tr><td><button type="button" data-gap="{place}">{time_text(gap.duration_us)}</button>'
