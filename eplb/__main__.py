@@ -175,6 +175,11 @@ def _plan(options: argparse.Namespace) -> str:
 
 def _replay(options: argparse.Namespace) -> str:
     loads = _read_loads(options.loads)
+    if len(loads) <= min(options.intervals):
+        raise ValueError(
+            f"--replay needs more iterations than --intervals, got {len(loads)} in {options.loads} "
+            f"for an interval of {min(options.intervals)} (record more, or plan more often)"
+        )
     topologies = _topologies(options, loads.shape[2])
     limits = {"max_moves": options.max_moves, "min_gain": options.min_gain}
 

@@ -173,6 +173,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "failed": (["--gpus", "4", "--failed", "7"], "failed must be GPUs from 0 to 3, got 7"),
     "several": (["--gpus", "4", "--replicas", "16,20"], "--replicas must be one number, several"),
     "replay": (["--gpus", "4", "--replay", "--out", "x"], "--replay makes many plans: leave out"),
+    "short": (["--gpus", "4", "--replay", "--intervals", "20,30"], "got 20 in "),
     "interval": (["--gpus", "4", "--replay", "--intervals", "0"], "interval must be at least 1"),
     "no folder": (["--gpus", "4", "--out", "none/plan.json"], "a file in an existing folder"),
     "a folder": (["--gpus", "4", "--plot", "."], "output must be a file in an existing folder"),
