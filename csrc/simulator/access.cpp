@@ -1,0 +1,109 @@
+#include "access.h"
+
+#include <cstdio>
+
+#include "errors.h"
+#include "machine.h"
+
+namespace openweek::simulator {
+namespace {
+
+std::string triple(const Dim3& dims) {
+  return "(" + std::to_string(dims[0]) + ", " + std::to_string(dims[1]) + ", " +
+         std::to_string(dims[2]) + ")";
+}
+
+std::string hex(std::uint64_t value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+[[noreturn]] void out_of_bounds(Warp& warp, int lane, std::uint64_t address, int num_bytes,
+                                const std::string& why) {
+  throw HazardError("out of bounds: " + who(warp, lane) + " touches " + std::to_string(num_bytes) +
+                    " bytes at " + hex(address) + ": " + why);
+}
+
+std::uint8_t* shared(Warp& warp, int lane, std::uint64_t address, int num_bytes) {
+  auto& ctas = warp.cta().cluster().ctas();
+  const std::uint64_t rank = address >> kRankShift;
+  const std::uint64_t offset = address & kOffsetMask;
+  if (rank >= ctas.size()) {
+    out_of_bounds(warp, lane, address, num_bytes,
+                  "the cluster has no CTA of rank " + std::to_string(rank));
+  }
+  auto& memory = ctas[rank]->shared();
+  if (offset + num_bytes > memory.size()) {
+    out_of_bounds(warp, lane, offset, num_bytes,
+                  "the CTA has " + std::to_string(memory.size()) + " bytes of shared memory");
+  }
+  return memory.data() + offset;
+}
+
+std::uint8_t* local(Warp& warp, int lane, std::uint64_t offset, int num_bytes) {
+  if (offset + num_bytes > warp.local_bytes()) {
+    out_of_bounds(
+        warp, lane, offset, num_bytes,
+        "the thread has " + std::to_string(warp.local_bytes()) + " bytes of local memory");
+  }
+  return warp.local(lane) + offset;
+}
+
+std::uint8_t* parameter(Warp& warp, int lane, std::uint64_t offset, int num_bytes) {
+  Launch& launch = warp.cta().launch();
+  const auto size = static_cast<std::uint64_t>(launch.argument_bytes);
+  if (offset > size || offset + num_bytes > size) {
+    out_of_bounds(warp, lane, offset, num_bytes,
+                  "the kernel has " + std::to_string(size) + " bytes of parameters");
+  }
+  return reinterpret_cast<std::uint8_t*>(launch.arguments.data()) + offset;
+}
+
+std::uint8_t* global(Warp& warp, int lane, std::uint64_t address, int num_bytes) {
+  const GlobalMemory& memory = warp.cta().launch().memory;
+  if (!memory.allowed(address, num_bytes)) {
+    out_of_bounds(warp, lane, address, num_bytes, memory.nearest(address));
+  }
+  return reinterpret_cast<std::uint8_t*>(address);
+}
+
+}  // namespace
+
+Origin origin(Warp& warp, int lane) { return {&warp, lane, warp.group().pc}; }
+
+std::string Origin::text() const {
+  const Dim3& block = warp->cta().launch().config.block;
+  const int thread = warp->index() * kLanes + lane;
+  const Dim3 tid = {thread % block[0], thread / block[0] % block[1], thread / block[0] / block[1]};
+  return "thread " + triple(tid) + " of CTA " + triple(warp->cta().index()) + " at " +
+         warp->place(pc);
+}
+
+std::uint8_t* locate(Warp& warp, int lane, Window window, std::uint64_t address, int num_bytes,
+                     int align) {
+  if (address & (align - 1)) {
+    throw HazardError("misaligned: " + who(warp, lane) + " touches " + hex(address) +
+                      ", which must be a multiple of " + std::to_string(align));
+  }
+  switch (window) {
+    case Window::kShared:
+      return shared(warp, lane, address, num_bytes);
+    case Window::kLocal:
+      return local(warp, lane, address, num_bytes);
+    case Window::kParameter:
+      return parameter(warp, lane, address, num_bytes);
+    case Window::kGlobal:
+      return global(warp, lane, address, num_bytes);
+    case Window::kGeneric:
+      break;
+  }
+  if (address & kParameterWindow) {
+    return parameter(warp, lane, address & ~kParameterWindow, num_bytes);
+  }
+  if (address & kLocalWindow) return local(warp, lane, address & ~kLocalWindow, num_bytes);
+  if (address & kSharedWindow) return shared(warp, lane, address & ~kSharedWindow, num_bytes);
+  return global(warp, lane, address, num_bytes);
+}
+
+}  // namespace openweek::simulator

@@ -1,0 +1,135 @@
+#include "copies.h"
+
+#include <cstring>
+
+#include "access.h"
+#include "lanes.h"
+#include "lowering.h"
+#include "machine.h"
+
+namespace openweek::simulator {
+
+void LaneCopies::add(int lane, std::uint8_t* to, const std::uint8_t* from, int num_bytes,
+                     int num_zeros) {
+  copies_.push_back({lane, committed_[lane], to, from, num_bytes, num_zeros});
+}
+
+void LaneCopies::commit(Mask lanes) {
+  for_lanes(lanes, [this](int lane) { ++committed_[lane]; });
+}
+
+template <class Finishes>
+void LaneCopies::finish(Finishes finishes) {
+  std::erase_if(copies_, [&](const Copy& copy) {
+    if (!finishes(copy)) return false;
+    if (copy.num_bytes > 0) std::memcpy(copy.to, copy.from, copy.num_bytes);
+    std::memset(copy.to + copy.num_bytes, 0, copy.num_zeros);
+    return true;
+  });
+}
+
+void LaneCopies::wait(Mask lanes, std::uint64_t num_pending) {
+  finish([&](const Copy& copy) {
+    return (lanes >> copy.lane & 1) && copy.group + num_pending < committed_[copy.lane];
+  });
+}
+
+void LaneCopies::wait_all(Mask lanes) {
+  finish([&](const Copy& copy) { return (lanes >> copy.lane & 1) != 0; });
+}
+
+namespace {
+
+using std::int64_t, std::uint32_t, std::uint64_t, std::uint8_t;
+
+uint64_t address(Warp& warp, uint32_t row, const MemoryStep& step, int lane) {
+  const uint64_t base = step.wide ? warp.row<uint64_t>(row)[lane] : warp.row<uint32_t>(row)[lane];
+  return base + static_cast<uint64_t>(step.offset);
+}
+
+// a and b: the addresses, with their steps in target and target + 1; c: bytes of the source, of
+// which the rest is zero; imm: bytes in all.
+Step copy(Warp& warp, const Inst& inst, Mask lanes) {
+  const MemoryStep& to = warp.program().memory_steps[static_cast<std::size_t>(inst.target)];
+  const MemoryStep& from = warp.program().memory_steps[static_cast<std::size_t>(inst.target) + 1];
+  const auto size = static_cast<int>(inst.imm);
+  for_lanes(lanes, [&](int lane) {
+    uint8_t* target =
+        locate(warp, lane, Window::kShared, address(warp, inst.a, to, lane), size, size);
+    const int given = inst.c == kNoRow ? size : static_cast<int>(warp.row<uint32_t>(inst.c)[lane]);
+    const int read = std::min(given, size);
+    const uint8_t* source = read == 0 ? nullptr
+                                      : locate(warp, lane, static_cast<Window>(from.window),
+                                               address(warp, inst.b, from, lane), read, size);
+    warp.copies.add(lane, target, source, read, size - read);
+  });
+  return Step::kNext;
+}
+
+Step commit(Warp& warp, const Inst&, Mask lanes) {
+  warp.copies.commit(lanes);
+  return Step::kNext;
+}
+
+Step wait(Warp& warp, const Inst& inst, Mask lanes) {
+  if (inst.imm < 0) {
+    warp.copies.wait_all(lanes);
+  } else {
+    warp.copies.wait(lanes, static_cast<uint64_t>(inst.imm));
+  }
+  return Step::kNext;
+}
+
+void lower_copy(Lowering& lower) {
+  lower.take_one_of({"ca", "cg"});
+  if (lower.take_one_of({"shared", "shared::cta"}).empty() || !lower.take("global")) {
+    lower.fail("the simulator copies from .global to .shared alone");
+  }
+  lower.take_one_of({"L2::64B", "L2::128B", "L2::256B"});
+  lower.take("L2::cache_hint");
+  const ptx::Operand& size = lower.operand(2);
+  if (size.kind != ptx::Operand::Kind::kInteger) lower.fail("the size must be a constant");
+  Lowering::Row rows[2];
+  MemoryStep steps[2];
+  for (int i = 0; i < 2; ++i) {
+    if (lower.operand(i).kind != ptx::Operand::Kind::kAddress) lower.fail("an address is expected");
+    rows[i] = lower.source(lower.operand(i).parts[0], Type::kB64);
+    steps[i].wide = rows[i].width == 8;
+    steps[i].offset = lower.operand(i).bits;
+  }
+  steps[1].window = static_cast<int>(Window::kGlobal);
+  const uint32_t given = lower.num_operands() > 3 ? lower.source_row(3, Type::kB32) : kNoRow;
+  const auto number = static_cast<std::int32_t>(lower.memory_step(std::move(steps[0])));
+  lower.memory_step(std::move(steps[1]));
+  const int64_t bytes = size.bits;
+  Inst& inst = lower.emit(copy);
+  inst.a = rows[0].offset;
+  inst.b = rows[1].offset;
+  inst.c = given;
+  inst.target = number;
+  inst.imm = bytes;
+}
+
+}  // namespace
+
+void lower_bulk_copy(Lowering& lower);  // bulk_copies.cpp
+
+void add_copies(Lowerers& lowerers) {
+  lowerers["cp"] = [](Lowering& lower) {
+    if (lower.take("reduce")) return lower_bulk_copy(lower);
+    if (!lower.take("async")) lower.fail("the simulator does not know this copy");
+    if (lower.take("bulk")) return lower_bulk_copy(lower);
+    if (lower.take("commit_group")) {
+      lower.emit(commit);
+    } else if (lower.take("wait_all")) {
+      lower.emit(wait).imm = -1;
+    } else if (lower.take("wait_group")) {
+      const int64_t pending = lower.operand(0).bits;
+      lower.emit(wait).imm = pending;
+    } else {
+      lower_copy(lower);
+    }
+  };
+}
+
+}  // namespace openweek::simulator

@@ -1,0 +1,432 @@
+#include "lowering.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "bulk_step.h"
+#include "errors.h"
+#include "memory.h"
+#include "warp.h"
+#include "warpgroup.h"
+
+namespace openweek::simulator {
+namespace {
+
+const Lowerers& lowerers() {
+  static const Lowerers all = [] {
+    Lowerers made;
+    add_arithmetic(made);
+    add_bits(made);
+    add_moves(made);
+    add_compare(made);
+    add_control(made);
+    add_memory(made);
+    add_lanes(made);
+    add_barriers(made);
+    add_mbarriers(made);
+    add_wgmma(made);
+    add_matrices(made);
+    add_copies(made);
+    add_hints(made);
+    return made;
+  }();
+  return all;
+}
+
+std::int64_t align_up(std::int64_t value, std::int64_t align) {
+  return align <= 1 ? value : (value + align - 1) / align * align;
+}
+
+Type type_of(const std::string& name) {
+  const auto type = type_named(name);
+  if (!type) throw UnsupportedError("type ." + name + " is not there");
+  return *type;
+}
+
+std::int64_t bytes_of(const ptx::Variable& variable) {
+  return variable.num_elements * bytes_of(type_of(variable.type));
+}
+
+int align_of(const ptx::Variable& variable) {
+  return std::max(variable.align, bytes_of(type_of(variable.type)));
+}
+
+std::string full_name(const ptx::Statement& statement) {
+  std::string name = statement.opcode;
+  for (const std::string& modifier : statement.modifiers) name += "." + modifier;
+  return name;
+}
+
+}  // namespace
+
+Program::Program() = default;
+Program::~Program() = default;
+Program::Program(Program&&) noexcept = default;
+Program& Program::operator=(Program&&) noexcept = default;
+
+ModuleMemory::ModuleMemory(const ptx::Module& module) {
+  for (const ptx::Variable& variable : module.variables) {
+    if (variable.space == ptx::Space::kShared) continue;
+    Block block{variable.name, {}, bytes_of(variable)};
+    block.words.resize(std::max<std::int64_t>(1, align_up(block.num_bytes, 16) / 8 + 2));
+    std::memcpy(block.words.data(), variable.initial.data(),
+                std::min<std::size_t>(variable.initial.size(), block.num_bytes));
+    blocks_.push_back(std::move(block));
+  }
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    for (const ptx::Variable& variable : module.variables) {
+      if (variable.name != blocks_[i].name) continue;
+      for (const auto& [offset, symbol] : variable.relocations) {
+        const std::uint64_t value = address(symbol.first) + symbol.second;
+        std::memcpy(reinterpret_cast<std::uint8_t*>(blocks_[i].words.data()) + offset, &value, 8);
+      }
+    }
+  }
+}
+
+std::uint64_t ModuleMemory::address(const std::string& name) const {
+  for (const Block& block : blocks_) {
+    if (block.name == name) {
+      return align_up(reinterpret_cast<std::int64_t>(block.words.data()), 8);
+    }
+  }
+  return 0;
+}
+
+Lowering::Lowering(const ptx::Module& module, const ModuleMemory& memory)
+    : module_(module), memory_(memory) {}
+
+Program Lowering::kernel(const std::string& name) {
+  for (const ptx::Function& function : module_.functions) {
+    if (!function.is_entry || function.name != name) continue;
+    program_ = Program();
+    program_.name = name;
+    constants_.clear();
+    late_.clear();
+    const auto limit = [&function](const char* directive) {
+      const auto found = function.limits.find(directive);
+      return found == function.limits.end() ? std::vector<int>{} : found->second;
+    };
+    program_.max_threads = limit("maxntid");
+    program_.required_threads = limit("reqntid");
+    program_.required_cluster = limit("reqnctapercluster");
+    lower(function);
+    return std::move(program_);
+  }
+  std::string known;
+  for (const ptx::Function& function : module_.functions) {
+    if (function.is_entry) known += (known.empty() ? "" : ", ") + function.name;
+  }
+  throw UnsupportedError("the module has no kernel " + name + "; it has " +
+                         (known.empty() ? "none" : known));
+}
+
+void Lowering::lower(const ptx::Function& function) {
+  function_ = &function;
+  variables_.clear();
+  lay_out_parameters(function);
+  lay_out_variables(function);
+  registers_.clear();
+  for (const ptx::Register& reg : function.registers) {
+    const Type type = type_of(reg.type);
+    registers_.push_back(allocate(type == Type::kPred ? 4 : kLanes * cell_bytes(type)));
+  }
+  starts_.clear();
+  branches_.clear();
+  tables_.clear();
+  for (const ptx::Statement& statement : function.statements) {
+    starts_.push_back(static_cast<std::int32_t>(program_.code.size()));
+    lower_statement(statement);
+  }
+  // Behind the last statement, where labels may point, the lanes end.
+  starts_.push_back(static_cast<std::int32_t>(program_.code.size()));
+  for (const auto& [inst, statement] : branches_) program_.code[inst].target = starts_[statement];
+  for (const auto& [list, statements] : tables_) {
+    for (const int statement : statements) program_.lists[list].push_back(starts_[statement]);
+  }
+}
+
+void Lowering::lower_statement(const ptx::Statement& statement) {
+  statement_ = &statement;
+  left_ = statement.modifiers;
+  SourceLine source{statement.line, "", 0, full_name(statement)};
+  if (statement.location >= 0) {
+    const ptx::Location& location = module_.locations[statement.location];
+    source.line = location.line;
+    const auto file = module_.files.find(location.file);
+    if (file != module_.files.end()) source.file = file->second;
+  }
+  program_.sources.push_back(std::move(source));
+  const auto found = lowerers().find(statement.opcode);
+  if (found == lowerers().end()) fail("the simulator does not know this instruction");
+  const std::size_t first = program_.code.size();
+  found->second(*this);
+  if (!left_.empty()) fail("the simulator does not know ." + left_.front() + " here");
+  if (statement.guard >= 0) {
+    for (std::size_t i = first; i < program_.code.size(); ++i) {
+      program_.code[i].guard = registers_[statement.guard];
+      program_.code[i].guard_negated = statement.guard_negated;
+    }
+  }
+}
+
+void Lowering::lay_out_parameters(const ptx::Function& function) {
+  for (const ptx::Variable& variable : function.parameters) {
+    const int align = align_of(variable);
+    program_.parameter_bytes = align_up(program_.parameter_bytes, align);
+    variables_[variable.name] = {ptx::Space::kParam, program_.parameter_bytes};
+    program_.parameters.push_back(
+        {variable.name, program_.parameter_bytes, bytes_of(variable), align});
+    program_.parameter_bytes += bytes_of(variable);
+  }
+}
+
+void Lowering::lay_out_variables(const ptx::Function& function) {
+  const auto lay_out_shared = [this](const ptx::Variable& variable) {
+    if (variable.is_extern) {
+      variables_[variable.name] = {ptx::Space::kShared, -1};
+      program_.shared_align = std::max(program_.shared_align, align_of(variable));
+      return;
+    }
+    const std::int64_t offset = align_up(program_.shared_bytes, align_of(variable));
+    variables_[variable.name] = {ptx::Space::kShared, offset};
+    program_.shared_bytes = offset + bytes_of(variable);
+    program_.shared_align = std::max(program_.shared_align, align_of(variable));
+  };
+  for (const ptx::Variable& variable : module_.variables) {
+    if (variable.space == ptx::Space::kShared) lay_out_shared(variable);
+  }
+  for (const ptx::Variable& variable : function.variables) {
+    if (variable.space == ptx::Space::kShared) {
+      lay_out_shared(variable);
+      continue;
+    }
+    // Parameters of calls are the caller's, and lie with its local variables.
+    const std::int64_t offset = align_up(program_.local_bytes, align_of(variable));
+    variables_[variable.name] = {ptx::Space::kLocal, offset};
+    program_.local_bytes = align_up(offset + bytes_of(variable), 8);
+  }
+  program_.shared_bytes = align_up(program_.shared_bytes, program_.shared_align);
+}
+
+const ptx::Operand& Lowering::operand(int i) const {
+  if (i >= num_operands()) fail("operand " + std::to_string(i + 1) + " is missing");
+  return statement_->operands[i];
+}
+
+bool Lowering::take(std::string_view modifier) {
+  const auto found = std::find(left_.begin(), left_.end(), modifier);
+  if (found == left_.end()) return false;
+  left_.erase(found);
+  return true;
+}
+
+std::string_view Lowering::take_one_of(std::initializer_list<std::string_view> modifiers) {
+  for (const std::string_view modifier : modifiers) {
+    if (take(modifier)) return modifier;
+  }
+  return "";
+}
+
+bool Lowering::has_type() const {
+  return std::any_of(left_.begin(), left_.end(),
+                     [](const std::string& name) { return type_named(name).has_value(); });
+}
+
+Type Lowering::take_type() {
+  for (auto modifier = left_.begin(); modifier != left_.end(); ++modifier) {
+    if (const auto type = type_named(*modifier)) {
+      left_.erase(modifier);
+      return *type;
+    }
+  }
+  fail("a type is missing");
+}
+
+Lowering::Row Lowering::source(const ptx::Operand& operand, Type type) {
+  using Kind = ptx::Operand::Kind;
+  const int width = cell_bytes(type);
+  switch (operand.kind) {
+    case Kind::kRegister: {
+      const Type declared = type_of(function_->registers[operand.reg].type);
+      if (declared == Type::kPred) fail("a predicate stands where a value is expected");
+      return {registers_[operand.reg], cell_bytes(declared)};
+    }
+    case Kind::kInteger:
+      return {constant(static_cast<std::uint64_t>(operand.bits), width), width};
+    case Kind::kFloat32:
+      return {constant(static_cast<std::uint64_t>(operand.bits) & 0xffffffffu, width), width};
+    case Kind::kFloat64: {
+      if (width == 8) return {constant(static_cast<std::uint64_t>(operand.bits), 8), 8};
+      // A literal of double precision in single precision: 1.5 written out.
+      double wide;
+      std::memcpy(&wide, &operand.bits, 8);
+      const float narrow = static_cast<float>(wide);
+      std::uint32_t bits;
+      std::memcpy(&bits, &narrow, 4);
+      return {constant(bits, width), width};
+    }
+    case Kind::kSpecial:
+      return {late(LateRow::Kind::kSpecial, width, operand.symbol, 0), width};
+    case Kind::kSymbol:
+      return {address_row(operand.symbol, width), width};
+    default:
+      fail("an operand is not of a kind that this instruction takes");
+  }
+}
+
+Lowering::Row Lowering::destination(const ptx::Operand& operand, Type type) {
+  if (operand.kind == ptx::Operand::Kind::kSink)
+    return {scratch(cell_bytes(type)), cell_bytes(type)};
+  if (operand.kind != ptx::Operand::Kind::kRegister) fail("the destination must be a register");
+  const Type declared = type_of(function_->registers[operand.reg].type);
+  if (declared == Type::kPred) fail("the destination must not be a predicate");
+  return {registers_[operand.reg], cell_bytes(declared)};
+}
+
+std::uint32_t Lowering::source_row(int i, Type type) { return narrowed(operand(i), type); }
+
+std::uint32_t Lowering::narrowed(const ptx::Operand& operand, Type type) {
+  const Row row = source(operand, type);
+  const int width = cell_bytes(type);
+  if (row.width == width) return row.offset;
+  if (row.width < width || width > 8) fail("an operand is narrower than the type");
+  const std::uint32_t narrow = scratch(width);
+  Inst& inst = emit([](Warp& warp, const Inst& inst, Mask) {
+    const auto* wide = warp.row<std::uint64_t>(inst.a);
+    auto* low = warp.row<std::uint32_t>(inst.dst);
+    for (int lane = 0; lane < kLanes; ++lane) low[lane] = static_cast<std::uint32_t>(wide[lane]);
+    return Step::kNext;
+  });
+  inst.dst = narrow;
+  inst.a = row.offset;
+  return narrow;
+}
+
+std::uint32_t Lowering::destination_row(int i, Type type) {
+  const Row row = destination(operand(i), type);
+  if (row.width != cell_bytes(type))
+    fail("operand " + std::to_string(i + 1) + " has another width");
+  return row.offset;
+}
+
+std::uint32_t Lowering::predicate(const ptx::Operand& operand, bool* negated) {
+  *negated = operand.negated;
+  if (operand.kind == ptx::Operand::Kind::kInteger) {
+    const std::uint64_t key = operand.bits ? kAllLanes : 0;
+    return constant(key, 4);  // the first cell of the row is the mask
+  }
+  if (operand.kind != ptx::Operand::Kind::kRegister ||
+      type_of(function_->registers[operand.reg].type) != Type::kPred) {
+    fail("a predicate is expected");
+  }
+  return registers_[operand.reg];
+}
+
+std::uint32_t Lowering::predicate_destination(const ptx::Operand& operand) {
+  if (operand.kind == ptx::Operand::Kind::kSink) return scratch(4);
+  bool negated = false;
+  if (operand.kind != ptx::Operand::Kind::kRegister) fail("a predicate is expected");
+  return predicate(operand, &negated);
+}
+
+std::uint32_t Lowering::constant(std::uint64_t bits, int width) {
+  if (width == 4) bits &= 0xffffffffu;
+  const auto [place, is_new] = constants_.try_emplace({bits, width}, 0);
+  if (is_new) {
+    place->second = allocate(kLanes * width);
+    for (int lane = 0; lane < kLanes; ++lane) {
+      std::memcpy(program_.file.data() + place->second + lane * width, &bits, std::min(width, 8));
+    }
+  }
+  return place->second;
+}
+
+std::uint32_t Lowering::scratch(int width) { return allocate(kLanes * width); }
+
+std::uint32_t Lowering::list(std::vector<std::uint32_t> rows) {
+  program_.lists.push_back(std::move(rows));
+  return static_cast<std::uint32_t>(program_.lists.size() - 1);
+}
+
+std::int64_t Lowering::conversion(const ConversionStep& step) {
+  program_.conversions.push_back(step);
+  return static_cast<std::int64_t>(program_.conversions.size() - 1);
+}
+
+std::int64_t Lowering::memory_step(MemoryStep step) {
+  program_.memory_steps.push_back(std::move(step));
+  return static_cast<std::int64_t>(program_.memory_steps.size() - 1);
+}
+
+std::int64_t Lowering::wgmma_step(WgmmaStep step) {
+  program_.wgmma_steps.push_back(std::move(step));
+  return static_cast<std::int64_t>(program_.wgmma_steps.size() - 1);
+}
+
+std::int64_t Lowering::bulk_step(BulkStep step) {
+  program_.bulk_steps.push_back(std::move(step));
+  return static_cast<std::int64_t>(program_.bulk_steps.size() - 1);
+}
+
+bool Lowering::is_local(const std::string& variable) const {
+  const auto found = variables_.find(variable);
+  return found != variables_.end() && found->second.first == ptx::Space::kLocal;
+}
+
+Inst& Lowering::emit(Handler handler) {
+  program_.code.emplace_back();
+  program_.code.back().run = handler;
+  program_.code.back().source = static_cast<std::int32_t>(program_.sources.size() - 1);
+  return program_.code.back();
+}
+
+void Lowering::target(Inst& inst, const ptx::Operand& label) {
+  if (label.kind != ptx::Operand::Kind::kLabel) fail("a label is expected");
+  branches_.emplace_back(&inst - program_.code.data(), static_cast<int>(label.bits));
+}
+
+std::uint32_t Lowering::target_list(const ptx::Operand& table) {
+  if (table.kind != ptx::Operand::Kind::kTable) fail("a table of branch targets is expected");
+  const std::uint32_t number = list({});
+  tables_.emplace_back(number, function_->branch_tables[table.bits]);
+  return number;
+}
+
+void Lowering::fail(const std::string& what) const {
+  throw UnsupportedError("line " + std::to_string(statement_->line) + ": " +
+                         full_name(*statement_) + ": " + what);
+}
+
+std::uint32_t Lowering::address_row(const std::string& symbol, int width) {
+  const auto found = variables_.find(symbol);
+  if (found == variables_.end()) {
+    const std::uint64_t address = memory_.address(symbol);
+    if (address == 0) fail("there is no variable " + symbol);
+    return constant(address, width);
+  }
+  const auto& [space, offset] = found->second;
+  if (space == ptx::Space::kLocal || space == ptx::Space::kParam) {
+    return constant(static_cast<std::uint64_t>(offset), width);
+  }
+  if (offset < 0) return late(LateRow::Kind::kDynamicShared, width, symbol, 0);
+  return late(LateRow::Kind::kShared, width, symbol, offset);
+}
+
+std::uint32_t Lowering::late(LateRow::Kind kind, int width, const std::string& name,
+                             std::int64_t value) {
+  const auto [place, is_new] = late_.try_emplace(name + "/" + std::to_string(width), 0);
+  if (is_new) {
+    place->second = allocate(kLanes * width);
+    program_.late_rows.push_back({kind, place->second, width, name, value});
+  }
+  return place->second;
+}
+
+std::uint32_t Lowering::allocate(int num_bytes) {
+  const auto offset = static_cast<std::uint32_t>(program_.file.size());
+  program_.file.resize(program_.file.size() + align_up(num_bytes, 4));
+  return offset;
+}
+
+}  // namespace openweek::simulator

@@ -1,0 +1,50 @@
+// Addresses: which memory a generic address means, and which bytes a launch may touch.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace openweek::simulator {
+
+// Global memory is the host's own: its addresses are below 2^47. Above them lie three windows.
+inline constexpr std::uint64_t kSharedWindow = std::uint64_t{1} << 56;
+inline constexpr std::uint64_t kLocalWindow = std::uint64_t{1} << 57;
+inline constexpr std::uint64_t kParameterWindow = std::uint64_t{1} << 58;
+
+// A shared address is the rank of a CTA in its cluster, and an offset in that CTA's memory.
+inline constexpr int kRankShift = 24;
+inline constexpr std::uint32_t kOffsetMask = (1u << kRankShift) - 1;
+
+// The most shared memory that a CTA can have on Hopper.
+inline constexpr std::int64_t kMaxSharedBytes = 227 * 1024;
+
+struct Range {
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+  std::string name;  // of the argument or buffer
+};
+
+// The global memory that a launch may touch.
+class GlobalMemory {
+ public:
+  void allow(Range range);
+
+  // Whether all of these bytes lie in one range. Remembers the last one: accesses come in runs.
+  bool allowed(std::uint64_t address, std::uint64_t num_bytes) const {
+    const Range& last = ranges_[last_];
+    if (address >= last.begin && address + num_bytes <= last.end) return true;
+    return find(address, num_bytes);
+  }
+
+  // "24 bytes behind 'a' [0x7f.., 4096 bytes]": for the message of an access that is not allowed.
+  std::string nearest(std::uint64_t address) const;
+
+ private:
+  bool find(std::uint64_t address, std::uint64_t num_bytes) const;
+
+  std::vector<Range> ranges_ = {Range{}};  // ascending; the first one is empty
+  mutable std::size_t last_ = 0;
+};
+
+}  // namespace openweek::simulator

@@ -1,0 +1,228 @@
+#include "warp.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "errors.h"
+#include "machine.h"
+
+namespace openweek::simulator {
+
+Warp::Warp(Cta& cta, int index, Mask lanes)
+    : cta_(cta),
+      program_(*cta.launch().program),
+      index_(index),
+      live_(lanes),
+      file_(program_.file),
+      local_bytes_(program_.local_bytes) {
+  groups_.emplace_back();
+  groups_.back().mask = lanes;
+  local_.resize(local_bytes_ * kLanes);
+  fill_late_rows();
+}
+
+bool Warp::can_run() const {
+  const std::uint64_t changes = cta_.cluster().changes();
+  return std::any_of(groups_.begin(), groups_.end(), [changes](const Group& group) {
+    return group.blocked_at == 0 || group.blocked_at < changes;
+  });
+}
+
+int Warp::run(int budget) {
+  const std::uint64_t changes = cta_.cluster().changes();
+  for (Group& group : groups_) {
+    if (group.blocked_at < changes) group.blocked_at = 0;
+  }
+  int ran = 0;
+  while (ran < budget && pick()) {
+    // A lone group stays the one to run until it branches, blocks or ends.
+    const bool alone = groups_.size() == 1;
+    while (ran < budget) {
+      Group& group = groups_[current_];
+      const Inst& inst = program_.code[group.pc];
+      Mask lanes = group.mask;
+      if (inst.guard != kNoRow) {
+        const Mask predicate = *row<Mask>(inst.guard);
+        lanes &= inst.guard_negated ? ~predicate : predicate;
+      }
+      if (inst.gather != Gather::kNobody && !gathered(inst)) {
+        group.blocked_at = changes;
+        break;
+      }
+      ++ran;
+      const Step step = lanes == 0 ? Step::kNext : inst.run(*this, inst, lanes);
+      if (step == Step::kNext) {
+        ++group.pc;
+        if (alone) continue;
+      } else if (step == Step::kBlock) {
+        group.blocked_at = cta_.cluster().changes();
+      }
+      break;
+    }
+    settle();
+  }
+  oldest_first_ = !oldest_first_;
+  return ran;
+}
+
+// Chooses a group that does not wait.
+bool Warp::pick() {
+  bool found = false;
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    if (groups_[i].blocked_at != 0) continue;
+    const Group& best = groups_[current_];
+    const bool sooner =
+        oldest_first_ ? groups_[i].chosen_at < best.chosen_at : groups_[i].pc < best.pc;
+    if (!found || sooner) current_ = i;
+    found = true;
+  }
+  if (found) groups_[current_].chosen_at = ++clock_;
+  return found;
+}
+
+// Takes in groups that the last instruction made, drops empty ones and joins those that have met.
+void Warp::settle() {
+  for (Group& group : arriving_) groups_.push_back(std::move(group));
+  arriving_.clear();
+  if (groups_.size() == 1 && groups_[0].mask != 0) return;
+  std::erase_if(groups_, [](const Group& group) { return group.mask == 0; });
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    for (std::size_t j = groups_.size(); --j > i;) {
+      if (!groups_[i].same_place(groups_[j])) continue;
+      groups_[i].mask |= groups_[j].mask;
+      groups_[i].blocked_at = 0;  // together they may be enough
+      groups_.erase(groups_.begin() + static_cast<std::ptrdiff_t>(j));
+    }
+  }
+}
+
+bool Warp::gathered(const Inst& inst) {
+  const Mask here = group().mask;
+  if (inst.gather == Gather::kWarp) return here == live_;
+  // Lanes of one group may name different masks; each waits for its own.
+  const std::uint32_t* members = row<std::uint32_t>(inst.members);
+  for (Mask rest = here; rest != 0; rest &= rest - 1) {
+    if (members[std::countr_zero(rest)] & live_ & ~here) return false;
+  }
+  return true;
+}
+
+void Warp::branch(Mask taken, std::int32_t target) {
+  Group& from = group();
+  if (taken == from.mask) {
+    from.pc = target;
+    return;
+  }
+  Group other = from;
+  other.mask = taken;
+  other.pc = target;
+  from.mask &= ~taken;
+  ++from.pc;
+  add_group(std::move(other));
+}
+
+void Warp::exit(Mask lanes) {
+  live_ &= ~lanes;
+  Group& from = group();
+  from.mask &= ~lanes;
+  ++from.pc;
+  // Those that waited for these lanes need not any more.
+  for (Group& group : groups_) group.blocked_at = 0;
+  cta_.cluster().changed();
+}
+
+std::string Warp::place(std::int32_t pc) const {
+  const SourceLine& source = program_.sources[program_.code[pc].source];
+  std::string text = "line " + std::to_string(source.ptx_line) + " of the PTX";
+  if (!source.file.empty()) text += ", " + source.file + ":" + std::to_string(source.line);
+  return source.text + " at " + text;
+}
+
+std::string Warp::describe() const {
+  const Dim3& index = cta_.index();
+  std::string text = "CTA (" + std::to_string(index[0]) + ", " + std::to_string(index[1]) + ", " +
+                     std::to_string(index[2]) + ") warp " + std::to_string(index_) + ":";
+  for (const Group& group : groups_) {
+    text += " " + std::to_string(std::popcount(group.mask)) + " lanes at " + place(group.pc) + ";";
+  }
+  text.pop_back();
+  return text;
+}
+
+namespace {
+
+// The value of a special register in a lane; throws for those that the machine does not have.
+std::uint64_t special(const std::string& name, Cta& cta, int warp, int lane) {
+  const LaunchConfig& config = cta.launch().config;
+  const int thread = warp * kLanes + lane;
+  const auto& block = config.block;
+  const Dim3 tid = {thread % block[0], thread / block[0] % block[1], thread / block[0] / block[1]};
+  Dim3 in_cluster, clusters, cluster_index;
+  for (int axis = 0; axis < 3; ++axis) {
+    in_cluster[axis] = cta.index()[axis] % config.cluster[axis];
+    clusters[axis] = config.grid[axis] / config.cluster[axis];
+    cluster_index[axis] = cta.index()[axis] / config.cluster[axis];
+  }
+  const std::pair<const char*, const Dim3*> triples[] = {
+      {"%tid.", &tid},
+      {"%ntid.", &block},
+      {"%ctaid.", &cta.index()},
+      {"%nctaid.", &config.grid},
+      {"%clusterid.", &cluster_index},
+      {"%nclusterid.", &clusters},
+      {"%cluster_ctaid.", &in_cluster},
+      {"%cluster_nctaid.", &config.cluster},
+  };
+  for (const auto& [prefix, values] : triples) {
+    if (name.size() == std::strlen(prefix) + 1 && name.starts_with(prefix)) {
+      const int axis = name.back() - 'x';
+      if (axis >= 0 && axis < 3) return static_cast<std::uint64_t>((*values)[axis]);
+    }
+  }
+  const Mask below = (Mask{1} << lane) - 1;
+  if (name == "%laneid") return lane;
+  if (name == "%warpid") return warp;
+  if (name == "%nwarpid") return cta.warps().size();
+  if (name == "%smid") return cta.rank();
+  if (name == "%cluster_ctarank") return cta.rank();
+  if (name == "%cluster_nctarank") {
+    return static_cast<std::uint64_t>(config.cluster[0]) * config.cluster[1] * config.cluster[2];
+  }
+  if (name == "%lanemask_eq") return Mask{1} << lane;
+  if (name == "%lanemask_lt") return below;
+  if (name == "%lanemask_le") return below | Mask{1} << lane;
+  if (name == "%lanemask_gt") return ~(below | Mask{1} << lane);
+  if (name == "%lanemask_ge") return ~below;
+  if (name == "%dynamic_smem_size") return config.dynamic_shared_bytes;
+  if (name == "WARP_SZ") return kLanes;
+  throw UnsupportedError("special register " + name + " is not there");
+}
+
+}  // namespace
+
+void Warp::fill_late_rows() {
+  for (const LateRow& late : program_.late_rows) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      std::uint64_t value = 0;
+      switch (late.kind) {
+        case LateRow::Kind::kSpecial:
+          value = special(late.name, cta_, index_, lane);
+          break;
+        case LateRow::Kind::kShared:
+          value = (static_cast<std::uint64_t>(cta_.rank()) << kRankShift) + late.value;
+          break;
+        case LateRow::Kind::kDynamicShared:
+          value = (static_cast<std::uint64_t>(cta_.rank()) << kRankShift) + program_.shared_bytes;
+          break;
+      }
+      if (late.width == 8) {
+        row<std::uint64_t>(late.row)[lane] = value;
+      } else {
+        row<std::uint32_t>(late.row)[lane] = static_cast<std::uint32_t>(value);
+      }
+    }
+  }
+}
+
+}  // namespace openweek::simulator

@@ -1,0 +1,195 @@
+#include "warpgroup.h"
+
+#include "errors.h"
+#include "lanes.h"
+#include "lowering.h"
+#include "machine.h"
+
+namespace openweek::simulator {
+
+void Warpgroup::issue(Warp& warp, const IssuedMatrix& matrix) {
+  const int number = warp.index() % kWarpgroup;
+  const std::uint64_t place = issued_[number]++ - num_done_;
+  if (place == queue_.size()) queue_.push_back(matrix);
+  IssuedMatrix& here = queue_[place];
+  if (here.step != matrix.step || here.a != matrix.a || here.b != matrix.b ||
+      here.accumulate != matrix.accumulate) {
+    throw HazardError("divergent warpgroup: the warps of a warpgroup give different descriptors, " +
+                      warp.describe());
+  }
+  here.warps[number] = &warp;
+  ++here.num_issued;
+  if (place == 0 && here.num_issued == kWarpgroup &&
+      warp.cta().cluster().machine().draw() % 4 == 0) {
+    run(here);
+    queue_.pop_front();
+    ++num_done_;
+  }
+}
+
+void Warpgroup::commit(int warp) { commits_[warp].push_back(issued_[warp]); }
+
+bool Warpgroup::wait(int warp, int num_pending) {
+  const std::vector<std::uint64_t>& commits = commits_[warp];
+  if (commits.size() <= static_cast<std::size_t>(num_pending)) return true;
+  const std::uint64_t wanted = commits[commits.size() - 1 - num_pending];
+  while (num_done_ < wanted) {
+    if (queue_.front().num_issued < kWarpgroup) return false;
+    run(queue_.front());
+    queue_.pop_front();
+    ++num_done_;
+  }
+  return true;
+}
+
+void Warpgroup::run(IssuedMatrix& matrix) {
+  const WgmmaStep& step = *matrix.step;
+  const auto& shared = matrix.warps[0]->cta().shared();
+  WarpgroupRows d, a;
+  for (int warp = 0; warp < kWarpgroup; ++warp) {
+    d[warp] = {matrix.warps[warp]->row<std::uint8_t>(0), step.d.data()};
+    a[warp] = {matrix.warps[warp]->row<std::uint8_t>(0), step.a.data()};
+  }
+  const Granules b =
+      operand_granules(decode_descriptor(matrix.b), step.n, step.b_mn_major, shared.size());
+  if (step.a_in_registers) {
+    wgmma(step.op, a, b, shared.data(), matrix.accumulate, d);
+  } else {
+    const Granules rows =
+        operand_granules(decode_descriptor(matrix.a), 64, step.a_mn_major, shared.size());
+    wgmma(step.op, rows, b, shared.data(), matrix.accumulate, d);
+  }
+  matrix.warps[0]->cta().cluster().changed();
+}
+
+namespace {
+
+using std::int64_t, std::uint32_t, std::uint64_t;
+
+Warpgroup& warpgroup_of(Warp& warp) {
+  return warp.cta().warpgroups[static_cast<std::size_t>(warp.index() / kWarpgroup)];
+}
+
+Step multiply(Warp& warp, const Inst& inst, Mask lanes) {
+  if (lanes != kAllLanes) {
+    throw HazardError("divergent warpgroup: wgmma by part of a warp, " + warp.describe());
+  }
+  IssuedMatrix matrix;
+  matrix.step = &warp.program().wgmma_steps[static_cast<std::size_t>(inst.imm)];
+  matrix.a = inst.a == kNoRow ? 0 : warp.row<uint64_t>(inst.a)[0];
+  matrix.b = warp.row<uint64_t>(inst.b)[0];
+  const Mask scale = warp.predicate(inst.c) ^ (inst.target ? kAllLanes : 0);
+  matrix.accumulate = scale & 1;
+  warpgroup_of(warp).issue(warp, matrix);
+  return Step::kNext;
+}
+
+Step commit(Warp& warp, const Inst&, Mask) {
+  warpgroup_of(warp).commit(warp.index() % kWarpgroup);
+  return Step::kNext;
+}
+
+Step wait(Warp& warp, const Inst& inst, Mask) {
+  const bool done = warpgroup_of(warp).wait(warp.index() % kWarpgroup, static_cast<int>(inst.imm));
+  return done ? Step::kNext : Step::kBlock;
+}
+
+Step nothing(Warp&, const Inst&, Mask) { return Step::kNext; }
+
+NumberType matrix_type(Lowering& lower, Type type) {
+  switch (type) {
+    case Type::kF16:
+      return NumberType::kF16;
+    case Type::kBF16:
+      return NumberType::kBF16;
+    case Type::kTF32:
+      return NumberType::kTF32;
+    case Type::kE4M3:
+      return NumberType::kE4M3;
+    case Type::kE5M2:
+      return NumberType::kE5M2;
+    default:
+      lower.fail("the simulator does not multiply matrices of this type");
+  }
+}
+
+int take_shape(Lowering& lower, NumberType type) {
+  const int k = type == NumberType::kTF32                               ? 8
+                : type == NumberType::kF16 || type == NumberType::kBF16 ? 16
+                                                                        : 32;
+  for (int n = 8; n <= 256; n += 8) {
+    if (lower.take("m64n" + std::to_string(n) + "k" + std::to_string(k))) return n;
+  }
+  lower.fail("the simulator does not know this shape");
+}
+
+int64_t immediate(Lowering& lower, int i) {
+  if (lower.operand(i).kind != ptx::Operand::Kind::kInteger) lower.fail("a constant is expected");
+  return lower.operand(i).bits;
+}
+
+void lower_multiply(Lowering& lower) {
+  const Type accumulator = lower.take_type();
+  const Type a_type = lower.take_type();
+  const Type b_type = lower.take_type();
+  WgmmaStep step;
+  step.op.a = matrix_type(lower, a_type);
+  step.op.b = matrix_type(lower, b_type);
+  step.op.f16_accumulator = accumulator == Type::kF16;
+  step.n = take_shape(lower, step.op.a);
+  for (const ptx::Operand& part : lower.operand(0).parts) {
+    step.d.push_back(lower.destination(part, Type::kB32).offset);
+  }
+  const std::size_t wanted = step.n / (step.op.f16_accumulator ? 4 : 2);
+  if (step.d.size() != wanted) lower.fail("the accumulator has another number of registers");
+  const ptx::Operand& a_operand = lower.operand(1);
+  step.a_in_registers = a_operand.kind == ptx::Operand::Kind::kVector;
+  uint32_t a = kNoRow;
+  if (step.a_in_registers) {
+    for (const ptx::Operand& part : a_operand.parts) {
+      step.a.push_back(lower.narrowed(part, Type::kB32));
+    }
+  } else {
+    a = lower.source_row(1, Type::kB64);
+  }
+  const uint32_t b = lower.source_row(2, Type::kB64);
+  bool negated = false;
+  const uint32_t scale = lower.predicate(lower.operand(3), &negated);
+  step.op.negate = immediate(lower, 4) * immediate(lower, 5) < 0;
+  int next = 6;
+  if (bytes_of(a_type) == 2) {
+    if (!step.a_in_registers) step.a_mn_major = immediate(lower, next++) != 0;
+    step.b_mn_major = immediate(lower, next++) != 0;
+  }
+  if (next != lower.num_operands()) lower.fail("there are too many operands");
+  const int64_t number = lower.wgmma_step(std::move(step));
+  Inst& inst = lower.emit(multiply);
+  inst.a = a;
+  inst.b = b;
+  inst.c = scale;
+  inst.target = negated;
+  inst.imm = number;
+  inst.gather = Gather::kWarp;
+}
+
+void lower_wgmma(Lowering& lower) {
+  const bool multiplies = lower.take("mma_async");
+  const bool fences = !multiplies && lower.take("fence");
+  const bool commits = !multiplies && !fences && lower.take("commit_group");
+  const bool waits = !multiplies && !fences && !commits && lower.take("wait_group");
+  if (!multiplies && !fences && !commits && !waits) {
+    lower.fail("the simulator does not know this instruction");
+  }
+  if (!lower.take("sync") || !lower.take("aligned")) lower.fail(".sync.aligned is missing");
+  if (multiplies) return lower_multiply(lower);
+  const int64_t pending = waits ? immediate(lower, 0) : 0;
+  Inst& inst = lower.emit(fences ? nothing : commits ? commit : wait);
+  inst.imm = pending;
+  inst.gather = Gather::kWarp;
+}
+
+}  // namespace
+
+void add_wgmma(Lowerers& lowerers) { lowerers["wgmma"] = lower_wgmma; }
+
+}  // namespace openweek::simulator

@@ -1,0 +1,363 @@
+"""Warps, barriers and memory of the simulated machine, and what it says of kernels that err."""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from csrc import simulator
+from tests.simulator.running import per_thread, run, source
+
+_RANDOM = np.random.default_rng(0)
+_EDGES = [0, 1, -1, 2, 31, 32, 33, -(2**31), 2**31 - 1, 0x7F, 0x80, 0xFFFF]
+_WORDS = torch.from_numpy(
+    np.concatenate([_EDGES, _RANDOM.integers(-(2**31), 2**31, 20)]).astype(np.int32)
+)
+_OTHERS = torch.from_numpy(_RANDOM.permutation(_WORDS.numpy()))
+_SMALL = torch.arange(32, dtype=torch.int32) + 1
+
+
+def _wrap(values: np.ndarray) -> list[int]:
+    return [int(v) & 0xFFFFFFFF for v in values]
+
+
+_INTEGER: dict[str, Callable[[int, int], int]] = {
+    "add.s32": lambda a, b: a + b,
+    "sub.s32": lambda a, b: a - b,
+    "mul.lo.s32": lambda a, b: a * b,
+    "mul.hi.s32": lambda a, b: a * b >> 32,
+    "min.s32": min,
+    "max.s32": max,
+    "and.b32": lambda a, b: a & b,
+    "or.b32": lambda a, b: a | b,
+    "xor.b32": lambda a, b: a ^ b,
+    "mul.hi.u32": lambda a, b: (a % 2**32) * (b % 2**32) >> 32,
+    "min.u32": lambda a, b: min(a % 2**32, b % 2**32),
+    "shl.b32": lambda a, b: a << b % 2**32 if b % 2**32 < 32 else 0,
+    "shr.u32": lambda a, b: a % 2**32 >> min(b % 2**32, 32),
+    "shr.s32": lambda a, b: a >> min(b % 2**32, 31),
+}
+
+
+@pytest.mark.parametrize("opcode", _INTEGER)
+def test_integer_arithmetic(opcode: str) -> None:
+    other = _SMALL if opcode.startswith("sh") else _OTHERS
+    body = f"cvt.u32.u64 %r1, %rd10; cvt.u32.u64 %r2, %rd11; {opcode} %r3, %r1, %r2;"
+    found = per_thread(body + "cvt.u64.u32 %rd20, %r3;", _WORDS, other, out=torch.int32)
+    pairs = zip(_WORDS.tolist(), other.tolist(), strict=True)
+    expected = [_INTEGER[opcode](a, b) & 0xFFFFFFFF for a, b in pairs]
+    assert _wrap(found.numpy()) == expected
+
+
+def _bit_field(value: int, position: int, length: int, *, signed: bool) -> int:
+    """bfe, bit by bit, as the PTX manual's pseudo code has it."""
+    bits = [value >> i & 1 for i in range(32)]
+    last = min(position + length - 1, 31)
+    sign = bits[last] if signed and length else 0
+    field = [bits[position + i] if i < length and position + i < 32 else sign for i in range(32)]
+    return sum(bit << i for i, bit in enumerate(field))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(
+    ("position", "length"), [(0, 0), (0, 32), (4, 8), (28, 8), (31, 1), (9, 31)]
+)
+def test_bit_fields(position: int, length: int, *, signed: bool) -> None:
+    opcode = "bfe.s32" if signed else "bfe.u32"
+    body = f"cvt.u32.u64 %r1, %rd10; {opcode} %r2, %r1, {position}, {length};"
+    found = per_thread(body + "cvt.u64.u32 %rd20, %r2;", _WORDS, out=torch.int32)
+    words = _wrap(_WORDS.numpy())
+    expected = [_bit_field(word, position, length, signed=signed) for word in words]
+    assert _wrap(found.numpy()) == expected
+
+
+_FLOATS = torch.tensor(
+    [*_RANDOM.normal(0, 100, 24), 0.0, -0.0, 1.0, -1.5, 1e-40, 3e38, 1e30, 1e-30]
+)
+_FLOAT: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "add.f32": torch.add,
+    "sub.f32": torch.sub,
+    "mul.f32": torch.mul,
+    "div.rn.f32": torch.div,
+    "min.f32": torch.minimum,
+    "max.f32": torch.maximum,
+}
+
+
+@pytest.mark.parametrize("opcode", _FLOAT)
+def test_float_arithmetic_is_bitwise_that_of_ieee(opcode: str) -> None:
+    a = _FLOATS.float()
+    b = a.roll(7)
+    body = (
+        "cvt.u32.u64 %r1, %rd10; cvt.u32.u64 %r2, %rd11; mov.b32 %f1, %r1; mov.b32 %f2, %r2;"
+        f"{opcode} %f3, %f1, %f2; mov.b32 %r3, %f3; cvt.u64.u32 %rd20, %r3;"
+    )
+    found = per_thread(body, a, b, out=torch.float32)
+    expected = _FLOAT[opcode](a, b)
+    numbers = ~expected.isnan()
+    assert (found.isnan() == expected.isnan()).all()
+    assert found[numbers].view(torch.int32).tolist() == expected[numbers].view(torch.int32).tolist()
+
+
+def test_a_fused_product_is_rounded_once() -> None:
+    a = torch.full((32,), 1 + 2**-12, dtype=torch.float32)
+    body = (
+        "cvt.u32.u64 %r1, %rd10; mov.b32 %f1, %r1; fma.rn.f32 %f3, %f1, %f1, 0fBF800000;"
+        "mov.b32 %r3, %f3; cvt.u64.u32 %rd20, %r3;"
+    )
+    found = per_thread(body, a, out=torch.float32)
+    assert found.tolist() == [2**-11 + 2**-24] * 32
+
+
+_SHUFFLES = {
+    "up": (3, 0, lambda lane: lane - 3 if lane >= 3 else lane),
+    "down": (5, 31, lambda lane: lane + 5 if lane + 5 < 32 else lane),
+    "bfly": (6, 31, lambda lane: lane ^ 6),
+    "idx": (9, 31, lambda _: 9),
+}
+
+
+@pytest.mark.parametrize("mode", _SHUFFLES)
+def test_shuffles(mode: str) -> None:
+    by, clamp, source_of = _SHUFFLES[mode]
+    body = f"shfl.sync.{mode}.b32 %r1, %r0, {by}, {clamp}, -1; cvt.u64.u32 %rd20, %r1;"
+    found = per_thread(body, out=torch.int32)
+    assert found.tolist() == [source_of(lane) for lane in range(32)]
+
+
+def test_votes_matches_and_reductions() -> None:
+    body = """
+    setp.lt.u32 %p1, %r0, 10;
+    vote.sync.ballot.b32 %r1, %p1, -1;
+    and.b32 %r2, %r0, 1;
+    match.any.sync.b32 %r3, %r2, -1;
+    redux.sync.add.s32 %r4, %r0, -1;
+    @%p1 bra FEW;
+    add.s32 %r4, %r4, 1000;
+    FEW:
+    xor.b32 %r6, %r1, %r3;
+    add.s32 %r6, %r6, %r4;
+    cvt.u64.u32 %rd20, %r6;
+    """
+    found = per_thread(body, out=torch.int32)
+    expected = []
+    for lane in range(32):
+        same = 0xAAAAAAAA if lane & 1 else 0x55555555
+        expected.append(((0x3FF ^ same) + 496 + (0 if lane < 10 else 1000)) & 0xFFFFFFFF)
+    assert _wrap(found.numpy()) == expected
+
+
+def test_lanes_that_diverge_make_progress_against_each_other(seed: int) -> None:
+    """A spin lock among the lanes of one warp: whoever holds it needs its turn."""
+    counter = torch.zeros(2, dtype=torch.int32)
+    body = """
+    add.u64 %rd1, %rd0, 4;
+    AGAIN:
+    atom.global.cas.b32 %r1, [%rd1], 0, 1;
+    setp.ne.u32 %p1, %r1, 0;
+    @%p1 bra AGAIN;
+    ld.volatile.global.u32 %r2, [%rd0];
+    add.u32 %r2, %r2, 1;
+    st.volatile.global.u32 [%rd0], %r2;
+    st.volatile.global.u32 [%rd1], 0;
+    """
+    run(body, [counter], grid=3, block=96, seed=seed)
+    assert counter.tolist() == [3 * 96, 0]
+
+
+def test_loops_end_for_each_lane_by_itself() -> None:
+    body = """
+    mov.u32 %r1, 0;
+    mov.u32 %r2, 0;
+    LOOP:
+    setp.ge.u32 %p1, %r2, %r0;
+    @%p1 bra DONE;
+    add.u32 %r1, %r1, %r2;
+    add.u32 %r2, %r2, 1;
+    bra LOOP;
+    DONE:
+    cvt.u64.u32 %rd20, %r1;
+    """
+    assert per_thread(body, out=torch.int32).tolist() == [n * (n - 1) // 2 for n in range(32)]
+
+
+_SHARED = ".shared .align 16 .b8 buffer[4096];"
+
+
+@pytest.mark.parametrize("block", [32, 64, 100, 256])
+def test_a_block_reverses_through_shared_memory(block: int, seed: int) -> None:
+    x = torch.arange(block, dtype=torch.int32)
+    result = torch.zeros(block, dtype=torch.int32)
+    body = f"""
+    {_SHARED}
+    mov.u32 %r1, buffer;
+    shl.b32 %r2, %r0, 2;
+    cvt.u64.u32 %rd5, %r2;
+    add.u64 %rd6, %rd0, %rd5;
+    ld.global.u32 %r3, [%rd6];
+    add.u32 %r4, %r1, %r2;
+    st.shared.u32 [%r4], %r3;
+    bar.sync 0;
+    sub.u32 %r5, {4 * (block - 1)}, %r2;
+    add.u32 %r5, %r5, %r1;
+    ld.shared.u32 %r6, [%r5];
+    add.u64 %rd7, %rd1, %rd5;
+    st.global.u32 [%rd7], %r6;
+    """
+    run(body, [x, result], block=block, seed=seed)
+    assert result.tolist() == list(reversed(range(block)))
+
+
+def test_a_cluster_reads_its_neighbours_memory(seed: int) -> None:
+    result = torch.zeros(8, dtype=torch.int32)
+    body = f"""
+    {_SHARED}
+    mov.u32 %r1, buffer;
+    mov.u32 %r2, %cluster_ctarank;
+    mov.u32 %r9, %ctaid.x;
+    mul.lo.u32 %r3, %r9, 10;
+    st.shared.u32 [%r1], %r3;
+    barrier.cluster.arrive.release.aligned;
+    barrier.cluster.wait.acquire.aligned;
+    xor.b32 %r4, %r2, 1;
+    mapa.shared::cluster.u32 %r5, %r1, %r4;
+    ld.shared::cluster.u32 %r6, [%r5];
+    mad.wide.u32 %rd5, %r9, 4, %rd0;
+    st.global.u32 [%rd5], %r6;
+    barrier.cluster.arrive.aligned;
+    barrier.cluster.wait.aligned;
+    """
+    run(body, [result], grid=8, cluster=4, seed=seed)
+    assert result.tolist() == [10, 0, 30, 20, 50, 40, 70, 60]
+
+
+def test_the_same_seed_runs_the_same_way() -> None:
+    def order(seed: int) -> list[int]:
+        tickets = torch.zeros(65, dtype=torch.int32)
+        body = """
+        atom.global.add.u32 %r1, [%rd0], 1;
+        mov.u32 %r2, %ctaid.x;
+        mad.lo.u32 %r2, %r2, 32, %r0;
+        mad.wide.u32 %rd1, %r2, 4, %rd0;
+        st.global.u32 [%rd1+4], %r1;
+        """
+        run(body, [tickets], grid=2, block=32, seed=seed)
+        return tickets.tolist()
+
+    assert order(3) == order(3)
+    assert any(order(3) != order(seed) for seed in range(4, 12))
+
+
+_GLOBAL_STORE = "mad.wide.u32 %rd5, %r0, 4, %rd0; st.global.u32 [%rd5], %r0;"
+_FINDINGS = {
+    "out of bounds: global": (
+        _GLOBAL_STORE,
+        (
+            r"out of bounds: thread \(16, 0, 0\) of CTA \(0, 0, 0\) at st.global.u32 at line \d+ .*"
+            r" touches 4 bytes at 0x\w+: 0 bytes behind args\[0\]"
+        ),
+    ),
+    "out of bounds: shared": (
+        f"{_SHARED} mov.u32 %r1, buffer; st.shared.u32 [%r1+4096], %r0;",
+        r"out of bounds: .* st.shared.u32 .* the CTA has 4096 bytes of shared memory",
+    ),
+    "out of bounds: another CTA's": (
+        f"{_SHARED} mov.u32 %r1, buffer; mapa.shared::cluster.u32 %r2, %r1, 5;",
+        r"out of bounds: mapa names CTA 5 of 1",
+    ),
+    "misaligned": (
+        "st.global.u32 [%rd0+2], %r0;",
+        r"misaligned: thread \(0, 0, 0\) .* which must be a multiple of 4",
+    ),
+    "deadlock": (
+        "mov.u32 %r1, 64; setp.eq.u32 %p1, %r0, 99; bar.sync 1, 64;",
+        r"deadlock: every warp waits\n  CTA \(0, 0, 0\) warp 0: 32 lanes at bar.sync at line",
+    ),
+    "trap": ("trap;", r"trap: the kernel stopped itself"),
+    "mbarrier: before init": (
+        f"{_SHARED} mov.u32 %r1, buffer; mbarrier.arrive.shared::cta.b64 _, [%r1];",
+        r"mbarrier misuse: .* where no mbarrier was initialised",
+    ),
+    "mbarrier: too many": (
+        f"""{_SHARED} mov.u32 %r1, buffer; setp.eq.u32 %p1, %r0, 0;
+        @%p1 mbarrier.init.shared::cta.b64 [%r1], 20; bar.sync 0;
+        @%p1 mbarrier.arrive.shared::cta.b64 _, [%r1], 21;""",
+        r"mbarrier misuse: .* arrives 21 times at a barrier in phase 0, 20 of 20 arrivals",
+    ),
+    "mbarrier: nobody comes": (
+        f"""{_SHARED} mov.u32 %r1, buffer; setp.eq.u32 %p1, %r0, 0;
+        @%p1 mbarrier.init.shared::cta.b64 [%r1], 1; bar.sync 0;
+        WAIT: mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r1], 0; @!%p2 bra WAIT;""",
+        r"deadlock: .*mbarrier.try_wait",
+    ),
+    "cluster barrier": ("barrier.cluster.wait.aligned;", r"waits at the cluster's barrier before"),
+    "barrier: no multiple of 32": ("bar.sync 0, 40;", r"expects 40 threads, which is no multiple"),
+}
+
+
+@pytest.mark.parametrize("name", _FINDINGS)
+def test_what_no_kernel_may_do_is_found(name: str) -> None:
+    body, message = _FINDINGS[name]
+    memory = torch.zeros(16, dtype=torch.int32)
+    with pytest.raises(RuntimeError) as raised:
+        run(body, [memory])
+    assert re.search(message, str(raised.value), re.DOTALL), str(raised.value)
+
+
+def test_a_machine_goes_on_after_an_error() -> None:
+    memory = torch.zeros(32, dtype=torch.int32)
+    good = simulator.load(source(_GLOBAL_STORE, 1))["kernel"]
+    bad = simulator.load(source("trap;", 1))["kernel"]
+    with simulator.Machine() as machine:
+        machine.launch(bad, 1, 32, args=[memory])
+        with pytest.raises(RuntimeError, match="trap"):
+            machine.run()
+        machine.launch(good, 1, 32, args=[memory])
+        assert machine.run()["num_ctas"] == 1
+    assert memory.tolist() == list(range(32))
+
+
+_KERNEL = _GLOBAL_STORE
+_WORDS_32 = torch.zeros(32, dtype=torch.int32)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"args": []}, ValueError, "args must have one entry for each of the 1 parameters"),
+        ({"args": [_WORDS_32.view(4, 8).T]}, ValueError, "args[0] must be a contiguous CPU tensor"),
+        ({"args": [b"abc"]}, ValueError, "args[0] must have 8 bytes, got 3"),
+        ({"args": ["x"]}, TypeError, "args[0] must be a tensor, a number or bytes, got 'x'"),
+        ({"args": [2**64]}, ValueError, "args[0] must fit in 8 bytes"),
+        ({"grid": 0}, ValueError, "grid must be positive"),
+        ({"grid": 3, "cluster": 2}, ValueError, "cluster must divide grid"),
+        ({"grid": 32, "cluster": 32}, ValueError, "cluster must have at most 16 CTAs"),
+        ({"block": 1025}, ValueError, "block must have at most 1024 threads"),
+        ({"smem_bytes": 227 * 1024 + 1}, ValueError, "smem_bytes must be within 0 and 232448"),
+        ({"smem_bytes": -1}, ValueError, "smem_bytes must be within"),
+        ({"device": 1}, ValueError, "device must be below 1, got 1"),
+    ],
+    ids=lambda value: str(value)[:30] if isinstance(value, dict) else "",
+)
+def test_launches_that_cannot_be(
+    options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    kernel = simulator.load(source(_KERNEL, 1))["kernel"]
+    given = {"grid": 1, "block": 32, "args": [_WORDS_32], **options}
+    with pytest.raises(error, match=re.escape(message)):
+        simulator.Machine().launch(kernel, **given)  # type: ignore[arg-type]
+
+
+def test_what_the_simulator_does_not_know_is_an_error() -> None:
+    module = simulator.load(source("add.s32.what %r1, %r0, 1;"))
+    with pytest.raises(NotImplementedError, match=r"line \d+: add.s32.what: .*know .what here"):
+        module["kernel"]
+    module = simulator.load(source("tcgen05.alloc.cta_group::1.b32 [%rd0], 1;"))
+    with pytest.raises(NotImplementedError, match=r"tcgen05.* does not know this instruction"):
+        module["kernel"]
+    with pytest.raises(NotImplementedError, match="no kernel other; it has kernel"):
+        module["other"]
+    with pytest.raises(ValueError, match="line 1"):
+        simulator.load("no ptx at all")
