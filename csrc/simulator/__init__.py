@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from csrc import native
@@ -140,7 +141,7 @@ class Machine:
         packed, ranges = _pack(kernel, args)
         ranges += [_range(f"memory[{i}]", tensor) for i, tensor in enumerate(memory)]
         self._machine.launch(
-            kernel.module, kernel.program, *shapes.values(), smem_bytes, packed, ranges, device
+            kernel.module, kernel.program, *shapes.values(), smem_bytes, packed, ranges, device, 0, False
         )
 
     def run(self) -> dict[str, int]:
@@ -152,7 +153,7 @@ class Machine:
         Raises:
             RuntimeError: the kernel did what no kernel may do, or waits for ever.
         """
-        return dict(self._machine.run())
+        return dict(self._machine.run(torch.get_num_threads()))
 
     def _check(
         self, kernel: Kernel, shapes: dict[str, tuple[int, int, int]], smem_bytes: int, device: int

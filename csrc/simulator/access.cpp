@@ -3,7 +3,7 @@
 #include <cstdio>
 
 #include "errors.h"
-#include "machine.h"
+#include "world.h"
 
 namespace openweek::simulator {
 namespace {
@@ -25,27 +25,48 @@ std::string hex(std::uint64_t value) {
                     " bytes at " + hex(address) + ": " + why);
 }
 
-std::uint8_t* shared(Warp& warp, int lane, std::uint64_t address, int num_bytes) {
-  auto& ctas = warp.cta().cluster().ctas();
-  const std::uint64_t rank = address >> kRankShift;
-  const std::uint64_t offset = address & kOffsetMask;
-  if (rank >= ctas.size()) {
-    out_of_bounds(warp, lane, address, num_bytes,
-                  "the cluster has no CTA of rank " + std::to_string(rank));
+void check_aligned(Warp& warp, int lane, std::uint64_t address, int align) {
+  if (address & (align - 1)) {
+    throw HazardError("misaligned: " + who(warp, lane) + " touches " + hex(address) +
+                      ", which must be a multiple of " + std::to_string(align));
   }
-  auto& memory = ctas[rank]->shared();
-  if (offset + num_bytes > memory.size()) {
-    out_of_bounds(warp, lane, offset, num_bytes,
-                  "the CTA has " + std::to_string(memory.size()) + " bytes of shared memory");
+}
+
+void remember(SharedHistory& history, std::uint32_t offset, int num_bytes, Touch touch,
+              const Access& by) {
+  switch (touch) {
+    case Touch::kRead:
+    case Touch::kStrongRead:
+      return history.read(offset, num_bytes, by);
+    case Touch::kWrite:
+    case Touch::kStrongWrite:
+      return history.write(offset, num_bytes, by);
+    case Touch::kModify:
+      return history.modify(offset, num_bytes, by);
+    default:
+      return;
   }
-  return memory.data() + offset;
+}
+
+bool is_strong(Touch touch) {
+  return touch == Touch::kStrongRead || touch == Touch::kStrongWrite || touch == Touch::kModify;
+}
+
+std::uint8_t* shared(Warp& warp, int lane, std::uint64_t address, int num_bytes, Touch touch) {
+  const SharedPlace place = shared_place(warp, lane, address, num_bytes, 1);
+  if (touch != Touch::kNone) {
+    const Access by{&warp, lane, warp.epoch(is_strong(touch))};
+    remember(place.cta->history, place.offset, num_bytes, touch, by);
+    if (place.cta != &warp.cta()) place.cta->owe(by.epoch);
+  }
+  return place.cta->shared().data() + place.offset;
 }
 
 std::uint8_t* local(Warp& warp, int lane, std::uint64_t offset, int num_bytes) {
-  if (offset + num_bytes > warp.local_bytes()) {
-    out_of_bounds(
-        warp, lane, offset, num_bytes,
-        "the thread has " + std::to_string(warp.local_bytes()) + " bytes of local memory");
+  const std::size_t size = warp.local_bytes();
+  if (offset > size || offset + num_bytes > size) {
+    out_of_bounds(warp, lane, offset, num_bytes,
+                  "the thread has " + std::to_string(size) + " bytes of local memory");
   }
   return warp.local(lane) + offset;
 }
@@ -60,10 +81,19 @@ std::uint8_t* parameter(Warp& warp, int lane, std::uint64_t offset, int num_byte
   return reinterpret_cast<std::uint8_t*>(launch.arguments.data()) + offset;
 }
 
-std::uint8_t* global(Warp& warp, int lane, std::uint64_t address, int num_bytes) {
+std::uint8_t* global(Warp& warp, int lane, std::uint64_t address, int num_bytes, Touch touch) {
   const GlobalMemory& memory = warp.cta().launch().memory;
-  if (!memory.allowed(address, num_bytes)) {
+  if (!memory.allowed(address, num_bytes, warp.recent_range)) {
     out_of_bounds(warp, lane, address, num_bytes, memory.nearest(address));
+  }
+  if (touch == Touch::kNone) return reinterpret_cast<std::uint8_t*>(address);
+  GlobalHistory& history = warp.cta().cluster().world().history();
+  const Access by{&warp, lane, warp.epoch(is_strong(touch))};
+  const bool asynchronous = touch == Touch::kTake || touch == Touch::kFill;
+  if (touch == Touch::kRead || touch == Touch::kStrongRead || touch == Touch::kTake) {
+    history.read(address, num_bytes, asynchronous, by);
+  } else {
+    history.write(address, num_bytes, asynchronous, by);
   }
   return reinterpret_cast<std::uint8_t*>(address);
 }
@@ -80,21 +110,40 @@ std::string Origin::text() const {
          warp->place(pc);
 }
 
-std::uint8_t* locate(Warp& warp, int lane, Window window, std::uint64_t address, int num_bytes,
-                     int align) {
-  if (address & (align - 1)) {
-    throw HazardError("misaligned: " + who(warp, lane) + " touches " + hex(address) +
-                      ", which must be a multiple of " + std::to_string(align));
+SharedPlace shared_place(Warp& warp, int lane, std::uint64_t address, int num_bytes, int align) {
+  address &= ~kSharedWindow;
+  check_aligned(warp, lane, address, align);
+  auto& ctas = warp.cta().cluster().ctas();
+  const std::uint64_t rank = address >> kRankShift;
+  const std::uint64_t offset = address & kOffsetMask;
+  if (rank >= ctas.size()) {
+    out_of_bounds(warp, lane, address, num_bytes,
+                  "the cluster has no CTA of rank " + std::to_string(rank));
   }
+  Cta& cta = *ctas[rank];
+  if (offset + num_bytes > cta.shared().size()) {
+    out_of_bounds(warp, lane, offset, num_bytes,
+                  "the CTA has " + std::to_string(cta.shared().size()) + " bytes of shared memory");
+  }
+  if (cta.finished()) {
+    throw HazardError("exited CTA: " + who(warp, lane) + " touches shared memory of CTA rank " +
+                      std::to_string(rank) + ", which has ended");
+  }
+  return {&cta, static_cast<std::uint32_t>(offset)};
+}
+
+std::uint8_t* locate(Warp& warp, int lane, Window window, std::uint64_t address, int num_bytes,
+                     int align, Touch touch) {
+  check_aligned(warp, lane, address, align);
   switch (window) {
     case Window::kShared:
-      return shared(warp, lane, address, num_bytes);
+      return shared(warp, lane, address, num_bytes, touch);
     case Window::kLocal:
       return local(warp, lane, address, num_bytes);
     case Window::kParameter:
       return parameter(warp, lane, address, num_bytes);
     case Window::kGlobal:
-      return global(warp, lane, address, num_bytes);
+      return global(warp, lane, address, num_bytes, touch);
     case Window::kGeneric:
       break;
   }
@@ -102,8 +151,8 @@ std::uint8_t* locate(Warp& warp, int lane, Window window, std::uint64_t address,
     return parameter(warp, lane, address & ~kParameterWindow, num_bytes);
   }
   if (address & kLocalWindow) return local(warp, lane, address & ~kLocalWindow, num_bytes);
-  if (address & kSharedWindow) return shared(warp, lane, address & ~kSharedWindow, num_bytes);
-  return global(warp, lane, address, num_bytes);
+  if (address & kSharedWindow) return shared(warp, lane, address, num_bytes, touch);
+  return global(warp, lane, address, num_bytes, touch);
 }
 
 }  // namespace openweek::simulator

@@ -1,33 +1,22 @@
 // Barriers of a CTA (bar, barrier) and of a cluster (barrier.cluster).
+#include "barriers.h"
+
 #include <bit>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "access.h"
 #include "errors.h"
 #include "lanes.h"
 #include "lowering.h"
-#include "machine.h"
+#include "world.h"
 
 namespace openweek::simulator {
 
 void lower_warp_barrier(Lowering& lower);  // lane_exchange.cpp
 
 namespace {
-
-using std::uint32_t, std::uint64_t;
-
-enum What : int { kSync, kArrive, kReducePopulation, kReduceAnd, kReduceOr };
-constexpr int kAligned = 0x100, kNegated = 0x200;
-
-// Threads that have not exited, in whole warps where warps arrive as wholes.
-int live_threads(Cta& cta, bool aligned) {
-  int count = 0;
-  for (const auto& warp : cta.warps()) {
-    if (!warp->finished()) count += aligned ? kLanes : std::popcount(warp->live());
-  }
-  return count;
-}
 
 void complete(Cta& cta, NamedBarrier& barrier) {
   barrier.arrived = 0;
@@ -38,8 +27,36 @@ void complete(Cta& cta, NamedBarrier& barrier) {
   barrier.result_or = barrier.population > 0;
   barrier.population = 0;
   barrier.all = true;
-  cta.cluster().changed();
+  barrier.result = std::exchange(barrier.gathered, {});
+  cta.cluster().world().progressed();
 }
+
+}  // namespace
+
+void complete_if_full(Cta& cta, NamedBarrier& barrier) {
+  if (barrier.arrived == 0) return;
+  int wanted = barrier.expected;
+  if (wanted == 0) {
+    for (const auto& warp : cta.warps()) {
+      if (warp->finished()) continue;
+      wanted += barrier.in_warps ? kLanes : std::popcount(warp->live());
+    }
+  }
+  if (barrier.arrived > wanted) {
+    throw HazardError("barrier misuse: " + std::to_string(barrier.arrived) +
+                      " threads have arrived at a barrier where " + std::to_string(wanted) +
+                      " are expected, in CTA rank " + std::to_string(cta.rank()) + " of " +
+                      cta.launch().program->name);
+  }
+  if (barrier.arrived == wanted) complete(cta, barrier);
+}
+
+namespace {
+
+using std::uint32_t, std::uint64_t;
+
+enum What : int { kSync, kArrive, kReducePopulation, kReduceAnd, kReduceOr };
+constexpr int kAligned = 0x100, kNegated = 0x200, kRelaxed = 0x400;
 
 NamedBarrier& barrier_of(Warp& warp, const Inst& inst, int lane) {
   const uint32_t number = warp.row<uint32_t>(inst.a)[lane];
@@ -67,22 +84,14 @@ void arrive(Warp& warp, const Inst& inst, Mask lanes, NamedBarrier& barrier) {
     barrier.expected = expected;
   }
   barrier.arrived += aligned ? kLanes : std::popcount(lanes);
+  barrier.in_warps = aligned;
+  barrier.gathered.learn(warp.knowledge);
+  warp.tick();
   if (inst.c != kNoRow) {
     const Mask yes = warp.predicate(inst.c) ^ (inst.imm & kNegated ? kAllLanes : 0);
     barrier.population += std::popcount(yes & lanes);
     barrier.all = barrier.all && (yes & lanes) == lanes;
   }
-}
-
-void complete_if_full(Warp& warp, const Inst& inst, NamedBarrier& barrier) {
-  const int wanted =
-      barrier.expected != 0 ? barrier.expected : live_threads(warp.cta(), inst.imm & kAligned);
-  if (barrier.arrived > wanted) {
-    throw HazardError("barrier misuse: " + std::to_string(barrier.arrived) +
-                      " threads arrived where " + std::to_string(wanted) + " are expected, last " +
-                      warp.describe());
-  }
-  if (barrier.arrived == wanted) complete(warp.cta(), barrier);
 }
 
 Step cta_barrier(Warp& warp, const Inst& inst, Mask lanes) {
@@ -92,10 +101,15 @@ Step cta_barrier(Warp& warp, const Inst& inst, Mask lanes) {
   if (group.ticket == 0) {
     arrive(warp, inst, lanes, barrier);
     group.ticket = barrier.generation + 1;
+    complete_if_full(warp.cta(), barrier);
   }
-  // Others may have exited since, so who waits looks again.
-  if (barrier.generation < group.ticket) complete_if_full(warp, inst, barrier);
-  if (what != kArrive && barrier.generation < group.ticket) return Step::kBlock;
+  if (what != kArrive && barrier.generation < group.ticket) {
+    return warp.wait_for({.kind = Obstacle::Kind::kNamedBarrier,
+                          .change = &barrier.generation,
+                          .value = barrier.generation,
+                          .which = warp.row<uint32_t>(inst.a)[std::countr_zero(lanes)]});
+  }
+  if (what != kArrive) warp.knowledge.learn(barrier.result);
   group.ticket = 0;
   if (what == kReducePopulation) {
     auto* dst = warp.row<uint32_t>(inst.dst);
@@ -107,15 +121,7 @@ Step cta_barrier(Warp& warp, const Inst& inst, Mask lanes) {
   return Step::kNext;
 }
 
-int live_threads(Cluster& cluster) {
-  int count = 0;
-  for (const auto& cta : cluster.ctas()) {
-    for (const auto& warp : cta->warps()) count += std::popcount(warp->live());
-  }
-  return count;
-}
-
-Step cluster_arrive(Warp& warp, const Inst&, Mask lanes) {
+Step cluster_arrive(Warp& warp, const Inst& inst, Mask lanes) {
   Cluster& cluster = warp.cta().cluster();
   if (warp.cluster_arrived & lanes) {
     throw HazardError("barrier misuse: a thread arrives twice at the cluster's barrier, " +
@@ -123,29 +129,46 @@ Step cluster_arrive(Warp& warp, const Inst&, Mask lanes) {
   }
   warp.cluster_arrived |= lanes;
   warp.cluster_ticket = cluster.phase + 1;
-  cluster.arrived += std::popcount(lanes);
-  if (cluster.arrived == live_threads(cluster)) {
-    cluster.arrived = 0;
-    ++cluster.phase;
-    cluster.changed();
+  if (!(inst.imm & kRelaxed)) {
+    cluster.gathered.learn(warp.knowledge);
+    warp.tick();
   }
+  cluster.arrived += std::popcount(lanes);
+  cluster.complete_barrier_if_full();
   return Step::kNext;
 }
 
-Step cluster_wait(Warp& warp, const Inst&, Mask lanes) {
+Step cluster_wait(Warp& warp, const Inst& inst, Mask lanes) {
   Cluster& cluster = warp.cta().cluster();
   if ((warp.cluster_arrived & lanes) != lanes) {
     throw HazardError(
         "barrier misuse: a thread waits at the cluster's barrier before it arrives, " +
         warp.describe());
   }
-  if (cluster.phase < warp.cluster_ticket && cluster.arrived == live_threads(cluster)) {
-    cluster.arrived = 0;  // the missing ones have exited
-    ++cluster.phase;
-    cluster.changed();
+  if (cluster.phase < warp.cluster_ticket) {
+    return warp.wait_for({.kind = Obstacle::Kind::kClusterBarrier,
+                          .change = &cluster.phase,
+                          .value = cluster.phase});
   }
-  if (cluster.phase < warp.cluster_ticket) return Step::kBlock;
   warp.cluster_arrived &= ~lanes;
+  warp.cluster_phases_seen = warp.cluster_ticket;
+  if (!(inst.imm & kRelaxed)) warp.knowledge.learn(cluster.result);
+  return Step::kNext;
+}
+
+Step fence(Warp& warp, const Inst&, Mask) {
+  warp.fence();
+  return Step::kNext;
+}
+
+Step fence_proxy(Warp& warp, const Inst&, Mask) {
+  warp.knowledge.fence();
+  warp.cta().mbarriers.fence(warp);
+  return Step::kNext;
+}
+
+Step fence_mbarriers(Warp& warp, const Inst&, Mask) {
+  warp.cta().mbarriers.fence(warp);
   return Step::kNext;
 }
 
@@ -191,9 +214,10 @@ void lower_cta_barrier(Lowering& lower, bool aligned) {
 void lower_cluster_barrier(Lowering& lower) {
   const bool arrives = lower.take("arrive");
   if (!arrives && !lower.take("wait")) lower.fail(".arrive or .wait is missing");
-  lower.take_one_of({"release", "acquire", "relaxed"});
+  const bool relaxed = lower.take_one_of({"release", "acquire", "relaxed"}) == "relaxed";
   const bool aligned = lower.take("aligned");
   Inst& inst = lower.emit(arrives ? cluster_arrive : cluster_wait);
+  inst.imm = relaxed ? kRelaxed : 0;
   if (aligned) inst.gather = Gather::kWarp;
 }
 
@@ -210,13 +234,13 @@ void lower_barrier(Lowering& lower) {
   lower_cta_barrier(lower, false);
 }
 
-// Memory is one and the order of accesses that of the run, so fences between threads change
-// nothing here.
+// Memory is one and the order of accesses that of the run, so fences change no value: they tell
+// which order a kernel may rely on.
 void lower_fence(Lowering& lower) {
   if (lower.take("mbarrier_init")) {
     lower.take("release");
     lower.take("cluster");
-    lower.emit(nothing);
+    lower.emit(fence_mbarriers);
     return;
   }
   if (lower.take("proxy")) {
@@ -224,14 +248,14 @@ void lower_fence(Lowering& lower) {
       lower.fail("the simulator does not know this fence");
     }
     lower.take_one_of({"global", "shared::cta", "shared::cluster"});
-    lower.emit(nothing);
+    lower.emit(fence_proxy);
     return;
   }
   lower.take_one_of({"sc", "acq_rel", "acquire", "release"});
   if (lower.take_one_of({"cta", "cluster", "gpu", "sys", "gl"}).empty()) {
     lower.fail("the simulator does not know this fence");
   }
-  lower.emit(nothing);
+  lower.emit(fence);
 }
 
 }  // namespace

@@ -54,10 +54,12 @@ using NamedRange = std::tuple<std::uint64_t, std::uint64_t, std::string>;
 void launch(Machine& machine, std::shared_ptr<Module> module,
             std::shared_ptr<const Program> program, const Dim3& grid, const Dim3& block,
             const Dim3& cluster, std::int64_t dynamic_shared_bytes, const py::bytes& arguments,
-            const std::vector<NamedRange>& ranges, int device) {
+            const std::vector<NamedRange>& ranges, int device, int registers_per_thread,
+            bool programmatic) {
   Launch made;
   made.program = std::move(program);
-  made.config = {grid, block, cluster, dynamic_shared_bytes, device};
+  made.config = {grid,        block, cluster, dynamic_shared_bytes, device, registers_per_thread,
+                 programmatic};
   const std::string bytes = arguments;
   made.arguments.resize((bytes.size() + sizeof(ArgumentBlock) - 1) / sizeof(ArgumentBlock) + 1);
   made.argument_bytes = static_cast<std::int64_t>(bytes.size());
@@ -68,11 +70,11 @@ void launch(Machine& machine, std::shared_ptr<Module> module,
   machine.launch(std::move(made));
 }
 
-py::dict run(Machine& machine) {
+py::dict run(Machine& machine, int num_threads) {
   RunReport report;
   {
     const py::gil_scoped_release release;
-    report = machine.run([] {
+    report = machine.run(num_threads, [] {
       const py::gil_scoped_acquire acquire;
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
     });
@@ -81,6 +83,8 @@ py::dict run(Machine& machine) {
   result["num_instructions"] = report.num_instructions;
   result["num_slices"] = report.num_slices;
   result["num_ctas"] = report.num_ctas;
+  result["num_wgmmas"] = report.num_wgmmas;
+  result["num_bulk_copies"] = report.num_bulk_copies;
   return result;
 }
 

@@ -12,8 +12,8 @@
 #include "errors.h"
 #include "lanes.h"
 #include "lowering.h"
-#include "machine.h"
 #include "tile_copy.h"
+#include "world.h"
 
 namespace openweek::simulator {
 
@@ -27,21 +27,9 @@ uint64_t value(Warp& warp, const BulkStep::Address& address, int lane) {
   return base + static_cast<uint64_t>(address.offset);
 }
 
-struct SharedPlace {
-  Cta* cta = nullptr;
-  uint32_t offset = 0;
-};
-
-SharedPlace shared_place(Warp& warp, int lane, uint64_t address, int num_bytes, int align) {
-  address &= ~kSharedWindow;
-  locate(warp, lane, Window::kShared, address, num_bytes, align);  // checks
-  return {warp.cta().cluster().ctas()[address >> kRankShift].get(),
-          static_cast<uint32_t>(address) & kOffsetMask};
-}
-
 TensorMap tensor_map(Warp& warp, const BulkStep& step, int lane) {
   const uint8_t* bytes = locate(warp, lane, Window::kGeneric, value(warp, step.map, lane),
-                                static_cast<int>(kTensorMapBytes), 64);
+                                static_cast<int>(kTensorMapBytes), 64, Touch::kNone);
   return decode_tensor_map(std::span<const uint8_t, kTensorMapBytes>(bytes, kTensorMapBytes));
 }
 
@@ -52,14 +40,11 @@ std::vector<int32_t> corner_of(Warp& warp, const BulkStep& step, int lane) {
   return corner;
 }
 
-void check_global(Warp& warp, int lane, const std::vector<GlobalRange>& ranges) {
+void check_global(Warp& warp, int lane, const std::vector<GlobalRange>& ranges, Touch touch) {
   for (const GlobalRange& range : ranges) {
-    locate(warp, lane, Window::kGlobal, range.address, static_cast<int>(range.num_bytes), 1);
+    locate(warp, lane, Window::kGlobal, range.address, static_cast<int>(range.num_bytes), 1, touch);
   }
 }
-
-// Until a load has come, its destination holds what nobody should use: NaN in most formats.
-constexpr int kPoison = 0xff;
 
 // A load into the shared memory of one or, with a mask, several CTAs of the cluster; each counts
 // the bytes at its own barrier, at the same offset.
@@ -69,6 +54,7 @@ void load(Warp& warp, const BulkStep& step, int lane) {
   std::optional<TensorMap> map;
   std::vector<int32_t> corner;
   const uint8_t* source = nullptr;
+  SharedPlace from_shared;
   uint32_t num_bytes = 0;
   if (step.rank > 0) {
     map = tensor_map(warp, step, lane);
@@ -79,15 +65,21 @@ void load(Warp& warp, const BulkStep& step, int lane) {
     }
     corner = corner_of(warp, step, lane);
     num_bytes = map->box_bytes();
-    check_global(warp, lane, box_ranges(*map, corner.data()));
+    check_global(warp, lane, box_ranges(*map, corner.data()), Touch::kTake);
   } else {
     num_bytes = warp.row<uint32_t>(step.size)[lane];
     if (num_bytes % 16 != 0) {
       throw HazardError("misaligned: " + name.text() + " copies " + std::to_string(num_bytes) +
                         " bytes, which must be a multiple of 16");
     }
-    source = locate(warp, lane, step.from_shared ? Window::kShared : Window::kGeneric,
-                    value(warp, step.from, lane), static_cast<int>(num_bytes), 16);
+    const uint64_t from = value(warp, step.from, lane);
+    const auto size = static_cast<int>(num_bytes);
+    if (step.from_shared) {
+      from_shared = shared_place(warp, lane, from, size, 16);
+      source = from_shared.cta->shared().data() + from_shared.offset;
+    } else {
+      source = locate(warp, lane, Window::kGlobal, from, size, 16, Touch::kTake);
+    }
   }
   const SharedPlace to = shared_place(warp, lane, value(warp, step.to, lane),
                                       static_cast<int>(num_bytes), step.rank > 0 ? 128 : 16);
@@ -107,20 +99,55 @@ void load(Warp& warp, const BulkStep& step, int lane) {
     targets.emplace_back(to.cta, barrier.cta);
   }
   for (const auto& [data_cta, barrier_cta] : targets) {
-    if (data_cta->finished()) {
+    if (data_cta->finished() || barrier_cta->finished()) {
       throw HazardError("exited CTA: " + name.text() + " copies into a CTA that has ended");
     }
+    Mbarrier& counter = barrier_cta->mbarriers.at(barrier.offset, true, name);
+    const uint64_t phase = start_bytes(counter, num_bytes);
+    const Access by{&warp, lane, warp.epoch_of(counter.agent, phase + 1)};
+    const std::optional<Swizzle> layout = map ? std::optional(map->swizzle) : std::nullopt;
+    if (from_shared.cta != nullptr) {
+      from_shared.cta->history.take(from_shared.offset, num_bytes, by);
+      from_shared.cta->owe(by.epoch);
+    }
+    data_cta->history.fill(to.offset, num_bytes, layout, by);
+    data_cta->owe(by.epoch);
     std::memset(data_cta->shared().data() + to.offset, kPoison, num_bytes);
-    auto work = [=, &cluster, data_cta = data_cta, barrier_cta = barrier_cta] {
+    auto work = [=, data_cta = data_cta, &counter] {
       auto& shared = data_cta->shared();
       if (map) {
         load_box(*map, corner.data(), shared, to.offset);
       } else {
         std::memcpy(shared.data() + to.offset, source, num_bytes);
       }
-      complete_bytes(barrier_cta->mbarriers.at(barrier.offset, name), num_bytes, cluster, name);
+      complete_bytes(counter, num_bytes, phase, name);
     };
-    cluster.machine().post(cluster, true, std::move(work));
+    ++cluster.world().report().num_bulk_copies;
+    cluster.world().post(cluster, true, std::move(work));
+  }
+}
+
+// The two agents of a thread's stores: shared memory is read before the destination is written.
+void enter_store(Warp& warp, int lane, BulkGroups& groups, const SharedPlace& from,
+                 uint32_t num_bytes, const std::vector<GlobalRange>& ranges, bool reduces) {
+  Cta& cta = warp.cta();
+  if (!groups.reads) {
+    const auto thread = static_cast<uint32_t>(warp.index() * kLanes + lane);
+    groups.reads = cta.cluster().agents.add(Agents::Kind::kBulkRead, cta.rank(), thread);
+    groups.writes = cta.cluster().agents.add(Agents::Kind::kBulkWrite, cta.rank(), thread);
+  }
+  const uint64_t time = groups.committed.size() + 1;
+  const Access reading{&warp, lane, warp.epoch_of(*groups.reads, time)};
+  from.cta->history.take(from.offset, num_bytes, reading);
+  from.cta->owe(reading.epoch);
+  // Reductions are atomic.
+  const Epoch write =
+      Epoch(*groups.writes, static_cast<uint32_t>(time), warp.group().pc, 15, reduces);
+  for (const GlobalRange& range : ranges) {
+    locate(warp, lane, Window::kGlobal, range.address, static_cast<int>(range.num_bytes), 1,
+           Touch::kNone);
+    cta.cluster().world().history().write(range.address, range.num_bytes, true,
+                                          {&warp, lane, write});
   }
 }
 
@@ -132,6 +159,7 @@ void store(Warp& warp, const BulkStep& step, int lane) {
   std::vector<int32_t> corner;
   uint8_t* target = nullptr;
   uint32_t num_bytes = 0;
+  std::vector<GlobalRange> ranges;
   if (step.rank > 0) {
     map = tensor_map(warp, step, lane);
     if (map->rank != step.rank) {
@@ -141,27 +169,32 @@ void store(Warp& warp, const BulkStep& step, int lane) {
     }
     corner = corner_of(warp, step, lane);
     num_bytes = map->box_bytes();
-    check_global(warp, lane, box_ranges(*map, corner.data()));
+    ranges = box_ranges(*map, corner.data());
   } else {
     num_bytes = warp.row<uint32_t>(step.size)[lane];
     if (num_bytes % 16 != 0) {
       throw HazardError("misaligned: " + name.text() + " copies " + std::to_string(num_bytes) +
                         " bytes, which must be a multiple of 16");
     }
-    target = locate(warp, lane, Window::kGeneric, value(warp, step.to, lane),
-                    static_cast<int>(num_bytes), 16);
+    ranges = {{value(warp, step.to, lane), num_bytes}};
+    target = locate(warp, lane, Window::kGlobal, ranges[0].address, static_cast<int>(num_bytes), 16,
+                    Touch::kNone);
   }
   const SharedPlace from = shared_place(warp, lane, value(warp, step.from, lane),
                                         static_cast<int>(num_bytes), step.rank > 0 ? 128 : 16);
-  const std::shared_ptr<BulkGroup> group = warp.bulk_groups[lane].open;
+  BulkGroups& groups = warp.bulk_groups[lane];
+  enter_store(warp, lane, groups, from, num_bytes, ranges, step.reduce.has_value());
+  const std::shared_ptr<BulkGroup> group = groups.open;
   ++group->reads;
   ++group->writes;
+  const std::shared_ptr<uint64_t> changes = warp.bulk_changes;
   auto read = [=, &cluster, reduce = step.reduce, type = step.type] {
     // A copy of what is sent, at its own address: swizzles go by addresses.
     auto copied = std::make_shared<std::vector<uint8_t>>(from.offset + num_bytes);
     std::memcpy(copied->data() + from.offset, from.cta->shared().data() + from.offset, num_bytes);
     --group->reads;
-    auto write = [=, &cluster] {
+    ++*changes;
+    auto write = [=] {
       if (map && reduce) {
         reduce_box(*map, corner.data(), *copied, from.offset, *reduce);
       } else if (map) {
@@ -172,11 +205,13 @@ void store(Warp& warp, const BulkStep& step, int lane) {
         std::memcpy(target, copied->data() + from.offset, num_bytes);
       }
       --group->writes;
+      ++*changes;
     };
     // The cluster may have ended by then: what is written comes from the copy.
-    cluster.machine().post(cluster, false, [write] { write(); });
+    cluster.world().post(cluster, false, write);
   };
-  cluster.machine().post(cluster, true, std::move(read));
+  ++cluster.world().report().num_bulk_copies;
+  cluster.world().post(cluster, true, std::move(read));
 }
 
 Step copy(Warp& warp, const Inst& inst, Mask lanes) {
@@ -212,7 +247,20 @@ Step wait(Warp& warp, const Inst& inst, Mask lanes) {
       done = done && committed[i]->reads == 0 && (inst.target || committed[i]->writes == 0);
     }
   });
-  return done ? Step::kNext : Step::kBlock;
+  if (!done) {
+    return warp.wait_for({.kind = Obstacle::Kind::kBulkGroups,
+                          .change = warp.bulk_changes.get(),
+                          .value = *warp.bulk_changes});
+  }
+  for_lanes(lanes, [&](int lane) {
+    const BulkGroups& groups = warp.bulk_groups[lane];
+    const auto pending = static_cast<std::size_t>(inst.imm);
+    if (!groups.reads || groups.committed.size() <= pending) return;
+    const auto time = static_cast<uint32_t>(groups.committed.size() - pending);
+    warp.knowledge.own.seen.learn(*groups.reads, time);
+    if (!inst.target) warp.knowledge.own.seen.learn(*groups.writes, time);
+  });
+  return Step::kNext;
 }
 
 // ---- lowering ----
@@ -341,6 +389,8 @@ void lower_bulk_copy(Lowering& lower) {
     if (step.multicast) step.mask = lower.source_row(next++, Type::kB16);
     if (next + (hinted ? 1 : 0) != lower.num_operands()) lower.fail("there are too many operands");
   }
+  // Sums of several clusters meet.
+  if (step.reduce) lower.communicates();
   const int64_t number = lower.bulk_step(std::move(step));
   lower.emit(copy).imm = number;
 }

@@ -1,11 +1,12 @@
 #include "copies.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "access.h"
 #include "lanes.h"
 #include "lowering.h"
-#include "machine.h"
+#include "world.h"
 
 namespace openweek::simulator {
 
@@ -38,6 +39,20 @@ void LaneCopies::wait_all(Mask lanes) {
   finish([&](const Copy& copy) { return (lanes >> copy.lane & 1) != 0; });
 }
 
+std::uint64_t LaneCopies::done_time(Mask lanes, std::uint64_t num_pending) const {
+  std::uint64_t time = ~std::uint64_t{0};
+  for_lanes(lanes, [&](int lane) {
+    time = std::min(time, committed_[lane] < num_pending ? 0 : committed_[lane] - num_pending);
+  });
+  return time;
+}
+
+std::uint64_t LaneCopies::all_time(Mask lanes) const {
+  std::uint64_t time = 0;
+  for_lanes(lanes, [&](int lane) { time = std::max(time, open_time(lane)); });
+  return time;
+}
+
 namespace {
 
 using std::int64_t, std::uint32_t, std::uint64_t, std::uint8_t;
@@ -53,14 +68,23 @@ Step copy(Warp& warp, const Inst& inst, Mask lanes) {
   const MemoryStep& to = warp.program().memory_steps[static_cast<std::size_t>(inst.target)];
   const MemoryStep& from = warp.program().memory_steps[static_cast<std::size_t>(inst.target) + 1];
   const auto size = static_cast<int>(inst.imm);
+  Cta& cta = warp.cta();
+  if (!warp.copies.agent) {
+    warp.copies.agent = cta.cluster().agents.add(Agents::Kind::kLaneCopy, cta.rank(), warp.index());
+  }
   for_lanes(lanes, [&](int lane) {
-    uint8_t* target =
-        locate(warp, lane, Window::kShared, address(warp, inst.a, to, lane), size, size);
+    const SharedPlace place = shared_place(warp, lane, address(warp, inst.a, to, lane), size, size);
+    const Access by{&warp, lane, warp.epoch_of(*warp.copies.agent, warp.copies.open_time(lane))};
+    place.cta->history.write(place.offset, size, by);
+    place.cta->owe(by.epoch);
+    uint8_t* target = place.cta->shared().data() + place.offset;
+    std::memset(target, kPoison, size);
     const int given = inst.c == kNoRow ? size : static_cast<int>(warp.row<uint32_t>(inst.c)[lane]);
     const int read = std::min(given, size);
-    const uint8_t* source = read == 0 ? nullptr
-                                      : locate(warp, lane, static_cast<Window>(from.window),
-                                               address(warp, inst.b, from, lane), read, size);
+    const uint8_t* source =
+        read == 0 ? nullptr
+                  : locate(warp, lane, static_cast<Window>(from.window),
+                           address(warp, inst.b, from, lane), read, size, Touch::kRead);
     warp.copies.add(lane, target, source, read, size - read);
   });
   return Step::kNext;
@@ -72,11 +96,16 @@ Step commit(Warp& warp, const Inst&, Mask lanes) {
 }
 
 Step wait(Warp& warp, const Inst& inst, Mask lanes) {
+  LaneCopies& copies = warp.copies;
+  std::uint64_t time = 0;
   if (inst.imm < 0) {
-    warp.copies.wait_all(lanes);
+    time = copies.all_time(lanes);
+    copies.wait_all(lanes);
   } else {
-    warp.copies.wait(lanes, static_cast<uint64_t>(inst.imm));
+    time = copies.done_time(lanes, static_cast<uint64_t>(inst.imm));
+    copies.wait(lanes, static_cast<uint64_t>(inst.imm));
   }
+  if (copies.agent) warp.knowledge.own.seen.learn(*copies.agent, static_cast<uint32_t>(time));
   return Step::kNext;
 }
 

@@ -4,8 +4,10 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "clocks.h"
 #include "program.h"
 
 namespace openweek::simulator {
@@ -18,7 +20,14 @@ class LaneCopies {
   void commit(Mask lanes);
   void wait(Mask lanes, std::uint64_t num_pending);
   void wait_all(Mask lanes);
-  bool idle() const { return copies_.empty(); }
+
+  // Times of the agent of these copies: of the group that a lane adds to, and of the last one that
+  // is known to be done when all of these lanes have waited so.
+  std::uint64_t open_time(int lane) const { return committed_[lane] + 1; }
+  std::uint64_t done_time(Mask lanes, std::uint64_t num_pending) const;
+  std::uint64_t all_time(Mask lanes) const;
+
+  std::optional<Agent> agent;
 
  private:
   struct Copy {
@@ -46,6 +55,8 @@ struct BulkGroup {
 struct BulkGroups {
   std::shared_ptr<BulkGroup> open = std::make_shared<BulkGroup>();
   std::vector<std::shared_ptr<BulkGroup>> committed;
+  std::optional<Agent> reads;  // agents, whose times count groups from 1
+  std::optional<Agent> writes;
 };
 
 }  // namespace openweek::simulator

@@ -5,14 +5,12 @@
 #include "errors.h"
 #include "lanes.h"
 #include "lowering.h"
-#include "machine.h"
+#include "world.h"
 
 namespace openweek::simulator {
 namespace {
 
 using std::uint32_t, std::uint64_t;
-
-Step nothing(Warp&, const Inst&, Mask) { return Step::kNext; }
 
 // The same offset in the memory of another CTA of the cluster.
 template <class Word>
@@ -61,11 +59,64 @@ void lower_policy(Lowering& lower) {
   lower.emit(zero).dst = dst;
 }
 
+// target: whether the count goes up; imm: the count. More registers may have to be waited for.
+Step change_registers(Warp& warp, const Inst& inst, Mask) {
+  const int count = static_cast<int>(inst.imm);
+  Cta& cta = warp.cta();
+  Group& group = warp.group();
+  if (group.ticket == 0) {
+    if (inst.target ? count < warp.registers : count > warp.registers) {
+      throw HazardError("register budget: setmaxnreg asks for " + std::to_string(count) +
+                        " registers a thread, which is " + (inst.target ? "less" : "more") +
+                        " than the " + std::to_string(warp.registers) + " that it has, " +
+                        warp.describe());
+    }
+    cta.warpgroups[warp.index() / kWarpgroup].request_registers(warp, count);
+    group.ticket = 1;
+  }
+  if (count - warp.registers > cta.free_registers) {
+    return warp.wait_for({.kind = Obstacle::Kind::kRegisters,
+                          .change = &cta.register_changes,
+                          .value = cta.register_changes,
+                          .which = static_cast<uint32_t>(count - warp.registers)});
+  }
+  group.ticket = 0;
+  cta.free_registers += warp.registers - count;
+  ++cta.register_changes;
+  warp.registers = count;
+  return Step::kNext;
+}
+
 void lower_registers(Lowering& lower) {
-  if (lower.take_one_of({"inc", "dec"}).empty()) lower.fail(".inc or .dec is missing");
+  const bool up = lower.take("inc");
+  if (!up && !lower.take("dec")) lower.fail(".inc or .dec is missing");
   if (!lower.take("sync") || !lower.take("aligned")) lower.fail(".sync.aligned is missing");
   lower.take_type();
-  lower.emit(nothing).gather = Gather::kWarp;
+  const ptx::Operand& count = lower.operand(0);
+  if (count.kind != ptx::Operand::Kind::kInteger || count.bits < 24 || count.bits > 256 ||
+      count.bits % 8 != 0) {
+    lower.fail("the count must be a constant from 24 to 256, a multiple of 8");
+  }
+  Inst& inst = lower.emit(change_registers);
+  inst.target = up;
+  inst.imm = count.bits;
+  inst.gather = Gather::kWarp;
+}
+
+Step wait_for_grid(Warp& warp, const Inst&, Mask) {
+  const std::uint64_t* unfinished =
+      warp.cta().cluster().world().unfinished_before(warp.cta().cluster());
+  if (unfinished != nullptr) {
+    return warp.wait_for(
+        {.kind = Obstacle::Kind::kEarlierLaunch, .change = unfinished, .value = *unfinished});
+  }
+  warp.knowledge.waited_for_grid = true;
+  return Step::kNext;
+}
+
+Step release_grid(Warp& warp, const Inst&, Mask) {
+  warp.cta().cluster().world().release_dependents(warp.cta());
+  return Step::kNext;
 }
 
 }  // namespace
@@ -75,10 +126,13 @@ void add_hints(Lowerers& lowerers) {
   lowerers["createpolicy"] = lower_policy;
   lowerers["setmaxnreg"] = lower_registers;
   lowerers["griddepcontrol"] = [](Lowering& lower) {
-    if (lower.take_one_of({"wait", "launch_dependents"}).empty()) {
+    if (lower.take("wait")) {
+      lower.emit(wait_for_grid);
+    } else if (lower.take("launch_dependents")) {
+      lower.emit(release_grid);
+    } else {
       lower.fail("the simulator does not know this instruction");
     }
-    lower.emit(nothing);
   };
 }
 

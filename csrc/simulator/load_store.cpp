@@ -11,7 +11,7 @@
 #include "formats.h"
 #include "lanes.h"
 #include "lowering.h"
-#include "machine.h"
+#include "world.h"
 
 namespace openweek::simulator {
 namespace {
@@ -39,12 +39,59 @@ uint64_t extended(uint64_t value, const MemoryStep& step) {
   return static_cast<uint64_t>(static_cast<int64_t>(value << shift) >> shift);
 }
 
+// The message at an address of shared or global memory; elsewhere nobody else can see one.
+Message* message_at(Warp& warp, const MemoryStep& step, uint64_t address) {
+  Cluster& cluster = warp.cta().cluster();
+  const auto window = static_cast<Window>(step.window);
+  if (window == Window::kShared || (window == Window::kGeneric && (address & kSharedWindow))) {
+    return &cluster.messages[static_cast<uint32_t>(address & ~kSharedWindow)];
+  }
+  if (window == Window::kLocal || window == Window::kParameter ||
+      (window == Window::kGeneric && (address & (kLocalWindow | kParameterWindow)))) {
+    return nullptr;
+  }
+  return &cluster.world().messages()[address];
+}
+
+// What a strong read learns: at once if it acquires, else at the next fence.
+void acquire(Warp& warp, const MemoryStep& step, uint64_t address) {
+  const Message* message = message_at(warp, step, address);
+  if (message == nullptr || message->knowledge == nullptr) return;
+  const uint32_t cluster = warp.cta().cluster().id();
+  if (step.order == Order::kAcquire || step.order == Order::kAcquireRelease) {
+    learn(warp.knowledge, cluster, *message);
+    return;
+  }
+  if (!warp.fence_acquire) warp.fence_acquire = std::make_unique<Knowledge>();
+  learn(*warp.fence_acquire, cluster, *message);
+}
+
+// What a strong write leaves: all that the warp knows if it releases, else what it knew at its last
+// fence. A modification keeps what it found.
+void release(Warp& warp, const MemoryStep& step, uint64_t address, bool modifies) {
+  Message* message = message_at(warp, step, address);
+  if (message == nullptr) return;
+  const bool releases = step.order == Order::kRelease || step.order == Order::kAcquireRelease;
+  Message left{warp.cta().cluster().id(),
+               releases ? std::make_shared<const Knowledge>(warp.knowledge) : warp.fence_release};
+  if (modifies && message->knowledge != nullptr) {
+    if (left.knowledge == nullptr) return;
+    Knowledge joined = *left.knowledge;
+    learn(joined, left.cluster, *message);
+    left.knowledge = std::make_shared<const Knowledge>(std::move(joined));
+  }
+  *message = std::move(left);
+}
+
 Step load(Warp& warp, const Inst& inst, Mask lanes) {
   const MemoryStep& step = warp.program().memory_steps[inst.imm];
   const int total = step.element_bytes * static_cast<int>(step.rows.size());
+  const Touch touch = step.order == Order::kWeak ? Touch::kRead : Touch::kStrongRead;
   for_lanes(lanes, [&](int lane) {
-    const uint8_t* from = locate(warp, lane, static_cast<Window>(step.window),
-                                 address_of(warp, inst, lane), total, total);
+    const uint64_t address = address_of(warp, inst, lane);
+    if (step.order != Order::kWeak) acquire(warp, step, address);
+    const uint8_t* from =
+        locate(warp, lane, static_cast<Window>(step.window), address, total, total, touch);
     for (const auto& [row, width] : step.rows) {
       if (width == 16) {
         std::memcpy(warp.row<uint8_t>(row) + 16 * lane, from, 16);
@@ -63,14 +110,19 @@ Step load(Warp& warp, const Inst& inst, Mask lanes) {
 Step store(Warp& warp, const Inst& inst, Mask lanes) {
   const MemoryStep& step = warp.program().memory_steps[inst.imm];
   const int total = step.element_bytes * static_cast<int>(step.rows.size());
+  const Touch touch = step.order == Order::kWeak ? Touch::kWrite : Touch::kStrongWrite;
   for_lanes(lanes, [&](int lane) {
-    uint8_t* to = locate(warp, lane, static_cast<Window>(step.window), address_of(warp, inst, lane),
-                         total, total);
+    const uint64_t address = address_of(warp, inst, lane);
+    uint8_t* to =
+        locate(warp, lane, static_cast<Window>(step.window), address, total, total, touch);
+    if (step.order != Order::kWeak) release(warp, step, address, false);
     for (const auto& [row, width] : step.rows) {
       std::memcpy(to, warp.row<uint8_t>(row) + width * lane, step.element_bytes);
       to += step.element_bytes;
     }
   });
+  if (step.order != Order::kWeak) warp.tick();
+  warp.cta().cluster().world().progressed();
   return Step::kNext;
 }
 
@@ -177,9 +229,13 @@ Step atomic(Warp& warp, const Inst& inst, Mask lanes) {
   const MemoryStep& step = warp.program().memory_steps[inst.imm];
   const int bytes = step.element_bytes;
   const int total = bytes * step.num_elements;
+  bool changes = false;
   for_lanes(lanes, [&](int lane) {
-    uint8_t* at = locate(warp, lane, static_cast<Window>(step.window), address_of(warp, inst, lane),
-                         total, total);
+    const uint64_t address = address_of(warp, inst, lane);
+    acquire(warp, step, address);
+    uint8_t* at =
+        locate(warp, lane, static_cast<Window>(step.window), address, total, total, Touch::kModify);
+    release(warp, step, address, true);
     for (int element = 0; element < step.num_elements; ++element, at += bytes) {
       const auto read = [&](int which) {
         uint64_t bits = 0;
@@ -192,6 +248,7 @@ Step atomic(Warp& warp, const Inst& inst, Mask lanes) {
       const uint64_t other = step.num_sources > 1 ? read(1) : 0;
       const uint64_t result = updated(step, old, read(0), other);
       std::memcpy(at, &result, bytes);
+      changes = changes || result != old;
       const std::size_t back = step.num_sources * step.num_elements + element;
       if (back < step.rows.size()) {
         const auto& [row, width] = step.rows[back];
@@ -199,8 +256,9 @@ Step atomic(Warp& warp, const Inst& inst, Mask lanes) {
       }
     }
   });
-  // Whoever waits for this value may go on.
-  warp.cta().cluster().changed();
+  warp.tick();
+  // One that leaves memory as it was may be a loop that waits.
+  if (changes) warp.cta().cluster().world().progressed();
   return Step::kNext;
 }
 
@@ -232,10 +290,22 @@ bool take_hints(Lowering& lower) {
   return lower.take("L2::cache_hint");
 }
 
-// All accesses happen at once and in order, so stronger orders need nothing more.
-void take_order(Lowering& lower) {
-  lower.take_one_of({"weak", "relaxed", "acquire", "release", "acq_rel", "volatile", "mmio"});
+Order take_order(Lowering& lower, Order otherwise) {
+  static constexpr std::pair<std::string_view, Order> kOrders[] = {
+      {"weak", Order::kWeak},
+      {"relaxed", Order::kRelaxed},
+      {"acquire", Order::kAcquire},
+      {"release", Order::kRelease},
+      {"acq_rel", Order::kAcquireRelease},
+      {"volatile", Order::kRelaxed},
+      {"mmio", Order::kRelaxed},
+  };
+  Order order = otherwise;
+  for (const auto& [name, value] : kOrders) {
+    if (lower.take(name)) order = value;
+  }
   lower.take_one_of({"cta", "cluster", "gpu", "sys"});
+  return order;
 }
 
 Place take_place(Lowering& lower, const ptx::Operand& operand, Window window) {
@@ -270,6 +340,10 @@ void emit(Lowering& lower, Handler handler, const Place& place, MemoryStep step)
   step.window = static_cast<int>(place.window);
   step.wide = place.wide;
   step.offset = place.offset;
+  if (step.order != Order::kWeak &&
+      (place.window == Window::kGeneric || place.window == Window::kGlobal)) {
+    lower.communicates();
+  }
   const int64_t number = lower.memory_step(std::move(step));
   Inst& inst = lower.emit(handler);
   inst.a = place.row;
@@ -277,7 +351,7 @@ void emit(Lowering& lower, Handler handler, const Place& place, MemoryStep step)
 }
 
 void lower_access(Lowering& lower, bool loads) {
-  take_order(lower);
+  const Order order = take_order(lower, Order::kWeak);
   const Window window = take_window(lower);
   const bool hinted = take_hints(lower);
   const int count = take_count(lower);
@@ -285,6 +359,7 @@ void lower_access(Lowering& lower, bool loads) {
   if (lower.num_operands() > (hinted ? 3 : 2)) lower.fail("there are too many operands");
   const Place place = take_place(lower, lower.operand(loads ? 1 : 0), window);
   MemoryStep step;
+  step.order = order;
   step.element_bytes = bytes_of(type);
   step.sign_extends = loads && is_signed(type);
   for (const ptx::Operand& element : elements(lower, lower.operand(loads ? 0 : 1), count)) {
@@ -311,11 +386,12 @@ Atomic take_operation(Lowering& lower) {
 }
 
 void lower_atomic(Lowering& lower, bool returns) {
-  take_order(lower);
+  const Order order = take_order(lower, Order::kRelaxed);
   const Window window = take_window(lower);
   take_hints(lower);
   lower.take("noftz");
   MemoryStep step;
+  step.order = order;
   step.num_elements = take_count(lower);
   step.atomic = take_operation(lower);
   step.type = lower.take_type();

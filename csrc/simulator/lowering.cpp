@@ -110,7 +110,9 @@ Program Lowering::kernel(const std::string& name) {
     program_.max_threads = limit("maxntid");
     program_.required_threads = limit("reqntid");
     program_.required_cluster = limit("reqnctapercluster");
+    touches_.clear();
     lower(function);
+    number_matrix_registers();
     return std::move(program_);
   }
   std::string known;
@@ -146,6 +148,41 @@ void Lowering::lower(const ptx::Function& function) {
   }
 }
 
+// Numbers the registers that wgmmas use, and marks the instructions that touch them too.
+void Lowering::number_matrix_registers() {
+  std::map<std::uint32_t, std::uint32_t> numbers;
+  const auto number = [&](const std::vector<std::uint32_t>& rows) {
+    std::vector<std::uint32_t> all;
+    for (const std::uint32_t row : rows) {
+      all.push_back(numbers.try_emplace(row, numbers.size()).first->second);
+    }
+    return all;
+  };
+  for (WgmmaStep& step : program_.wgmma_steps) {
+    if (!step.is_asynchronous) continue;
+    step.d_numbers = number(step.d);
+    step.a_numbers = number(step.a);
+  }
+  program_.num_matrix_registers = static_cast<std::uint32_t>(numbers.size());
+  for (const auto& [inst, rows] : touches_) {
+    std::vector<Watched> watched;
+    for (const auto& [row, writes] : rows) {
+      const auto found = numbers.find(row);
+      if (found != numbers.end()) watched.push_back({found->second, writes});
+    }
+    if (watched.empty()) continue;
+    program_.code[inst].watch = static_cast<std::int32_t>(program_.watches.size());
+    program_.watches.push_back(std::move(watched));
+  }
+}
+
+std::string Program::place(std::int32_t pc) const {
+  const SourceLine& source = sources[code[pc].source];
+  std::string text = "line " + std::to_string(source.ptx_line) + " of the PTX";
+  if (!source.file.empty()) text += ", " + source.file + ":" + std::to_string(source.line);
+  return source.text + " at " + text;
+}
+
 void Lowering::lower_statement(const ptx::Statement& statement) {
   statement_ = &statement;
   left_ = statement.modifiers;
@@ -160,7 +197,12 @@ void Lowering::lower_statement(const ptx::Statement& statement) {
   const auto found = lowerers().find(statement.opcode);
   if (found == lowerers().end()) fail("the simulator does not know this instruction");
   const std::size_t first = program_.code.size();
+  touched_.clear();
   found->second(*this);
+  // Conversions of operands come first, and the instruction itself last.
+  if (program_.code.size() > first && statement.opcode != "wgmma") {
+    touches_[program_.code.size() - 1] = touched_;
+  }
   if (!left_.empty()) fail("the simulator does not know ." + left_.front() + " here");
   if (statement.guard >= 0) {
     for (std::size_t i = first; i < program_.code.size(); ++i) {
@@ -250,6 +292,7 @@ Lowering::Row Lowering::source(const ptx::Operand& operand, Type type) {
     case Kind::kRegister: {
       const Type declared = type_of(function_->registers[operand.reg].type);
       if (declared == Type::kPred) fail("a predicate stands where a value is expected");
+      touched_.emplace_back(registers_[operand.reg], false);
       return {registers_[operand.reg], cell_bytes(declared)};
     }
     case Kind::kInteger:
@@ -281,6 +324,7 @@ Lowering::Row Lowering::destination(const ptx::Operand& operand, Type type) {
   if (operand.kind != ptx::Operand::Kind::kRegister) fail("the destination must be a register");
   const Type declared = type_of(function_->registers[operand.reg].type);
   if (declared == Type::kPred) fail("the destination must not be a predicate");
+  touched_.emplace_back(registers_[operand.reg], true);
   return {registers_[operand.reg], cell_bytes(declared)};
 }
 

@@ -82,6 +82,9 @@ class Lowering {
 
   Inst& emit(Handler handler);
 
+  // The kernel has what may order its clusters among themselves.
+  void communicates() { program_.communicates = true; }
+
   // Branches to statements that are not lowered yet.
   void target(Inst& inst, const ptx::Operand& label);
   std::uint32_t target_list(const ptx::Operand& table);
@@ -93,6 +96,7 @@ class Lowering {
 
   void lower(const ptx::Function& function);
   void lower_statement(const ptx::Statement& statement);
+  void number_matrix_registers();
   void lay_out_parameters(const ptx::Function& function);
   void lay_out_variables(const ptx::Function& function);
   std::uint32_t address_row(const std::string& symbol, int width);
@@ -104,6 +108,8 @@ class Lowering {
   Program program_;
   const ptx::Function* function_ = nullptr;
   const ptx::Statement* statement_ = nullptr;
+  std::vector<std::pair<std::uint32_t, bool>> touched_;  // rows of the statement; whether written
+  std::map<std::size_t, std::vector<std::pair<std::uint32_t, bool>>> touches_;  // by instruction
   std::vector<std::string> left_;  // modifiers of the statement that nobody has taken
   std::vector<std::uint32_t> registers_;
   std::map<std::string, std::pair<ptx::Space, std::int64_t>> variables_;

@@ -1,193 +1,128 @@
 #include "machine.h"
 
-#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <utility>
 
 #include "errors.h"
 
 namespace openweek::simulator {
 namespace {
 
-// Long slices are fast, short ones mix warps: a slice has a random length up to one of these.
-constexpr std::array<int, 4> kSliceLengths = {4, 32, 256, 2048};
+// Thrown through a run whose result nobody wants any more.
+struct Stopped {};
 
-constexpr std::uint64_t kPollEvery = 4096;  // slices
+// The clusters of a launch in worlds of their own, on several host threads. What each does depends
+// on the seed and its number alone, and the error of the lowest number is the run's.
+class Apart {
+ public:
+  Apart(Launch& launch, std::uint64_t seed) : launch_(launch), seed_(seed) {}
 
-int product(const Dim3& dims) { return dims[0] * dims[1] * dims[2]; }
+  RunReport run(int num_threads, const std::function<void()>& poll) {
+    const std::int64_t num_workers = std::min<std::int64_t>(num_threads, launch_.num_clusters());
+    std::vector<std::thread> workers;
+    num_working_ = static_cast<int>(num_workers);
+    for (int i = 0; i < num_workers; ++i) workers.emplace_back([this] { work(); });
+    std::exception_ptr interrupted;
+    {
+      std::unique_lock lock(mutex_);
+      while (num_working_ > 0) {
+        idle_.wait_for(lock, std::chrono::milliseconds(50));
+        if (interrupted) continue;
+        lock.unlock();
+        try {
+          poll();
+        } catch (...) {
+          interrupted = std::current_exception();
+          failed_ = -1;
+        }
+        lock.lock();
+      }
+    }
+    for (std::thread& worker : workers) worker.join();
+    if (interrupted) std::rethrow_exception(interrupted);
+    if (error_) std::rethrow_exception(error_);
+    return report_;
+  }
 
-Dim3 position(std::int64_t number, const Dim3& dims) {
-  return {static_cast<int>(number % dims[0]), static_cast<int>(number / dims[0] % dims[1]),
-          static_cast<int>(number / dims[0] / dims[1])};
-}
+ private:
+  void work() {
+    for (;;) {
+      const std::int64_t number = next_++;
+      if (number >= launch_.num_clusters() || number > failed_) break;
+      try {
+        World world({Share(launch_, number, number + 1)}, 1, 1, seed_of(number), true);
+        const RunReport report = world.run([this, number] {
+          if (number > failed_) throw Stopped();
+        });
+        const std::lock_guard lock(mutex_);
+        report_.add(report);
+        done_.emplace(number, std::move(world.history()));
+        merge();
+      } catch (const Stopped&) {
+      } catch (...) {
+        const std::lock_guard lock(mutex_);
+        fail(number, std::current_exception());
+      }
+    }
+    const std::lock_guard lock(mutex_);
+    --num_working_;
+    idle_.notify_one();
+  }
+
+  // Neighbouring numbers must not give similar runs.
+  std::uint64_t seed_of(std::int64_t number) const {
+    std::seed_seq sequence{seed_ & 0xffffffffu, seed_ >> 32, static_cast<std::uint64_t>(number)};
+    std::uint32_t words[2];
+    sequence.generate(words, words + 2);
+    return std::uint64_t{words[0]} << 32 | words[1];
+  }
+
+  void merge() {
+    for (auto next = done_.begin(); next != done_.end() && next->first == num_merged_;
+         next = done_.erase(next), ++num_merged_) {
+      const auto wrong = merged_.add(next->second, next->first, [this](std::int32_t place) {
+        return launch_.program->place(place);
+      });
+      if (wrong) fail(next->first, std::make_exception_ptr(HazardError(*wrong)));
+    }
+  }
+
+  void fail(std::int64_t number, std::exception_ptr error) {
+    if (number > failed_) return;
+    failed_ = number;
+    error_ = std::move(error);
+  }
+
+  Launch& launch_;
+  std::uint64_t seed_;
+  std::atomic<std::int64_t> next_ = 0;
+  std::atomic<std::int64_t> failed_ = INT64_MAX;  // the lowest number that has
+  std::mutex mutex_;                              // of all below
+  std::condition_variable idle_;
+  int num_working_ = 0;
+  std::map<std::int64_t, GlobalHistory> done_;
+  std::int64_t num_merged_ = 0;
+  MergedHistory merged_;
+  RunReport report_;
+  std::exception_ptr error_;
+};
 
 }  // namespace
 
-Cta::Cta(Cluster& cluster, int rank, Dim3 index)
-    : cluster_(cluster),
-      rank_(rank),
-      index_(index),
-      num_threads_(product(cluster.launch().config.block)) {
-  const Launch& launch = cluster.launch();
-  shared_.resize(launch.program->shared_bytes + launch.config.dynamic_shared_bytes);
-  const int num_warps = (num_threads_ + kLanes - 1) / kLanes;
-  for (int warp = 0; warp < num_warps; ++warp) {
-    const int lanes = std::min(kLanes, num_threads_ - warp * kLanes);
-    const Mask mask = lanes == kLanes ? kAllLanes : (Mask{1} << lanes) - 1;
-    warps_.push_back(std::make_unique<Warp>(*this, warp, mask));
+RunReport Machine::run(int num_threads, const std::function<void()>& poll) {
+  std::deque<Launch> launches = std::exchange(launches_, {});
+  if (launches.size() == 1 && !launches.front().program->communicates) {
+    return Apart(launches.front(), seed_).run(num_threads, poll);
   }
-  warpgroups.resize((num_warps + kWarpgroup - 1) / kWarpgroup);
-}
-
-Launch& Cta::launch() { return cluster_.launch(); }
-
-bool Cta::finished() const {
-  return std::all_of(warps_.begin(), warps_.end(), [](const auto& w) { return w->finished(); });
-}
-
-Cluster::Cluster(Machine& machine, Launch& launch, std::int64_t number)
-    : machine_(machine), launch_(launch) {
-  const Dim3& shape = launch.config.cluster;
-  Dim3 clusters;
-  for (int axis = 0; axis < 3; ++axis) clusters[axis] = launch.config.grid[axis] / shape[axis];
-  const Dim3 first = position(number, clusters);
-  for (int rank = 0; rank < product(shape); ++rank) {
-    Dim3 index = position(rank, shape);
-    for (int axis = 0; axis < 3; ++axis) index[axis] += first[axis] * shape[axis];
-    ctas_.push_back(std::make_unique<Cta>(*this, rank, index));
-  }
-}
-
-bool Cluster::finished() const {
-  return std::all_of(ctas_.begin(), ctas_.end(), [](const auto& cta) { return cta->finished(); });
-}
-
-Machine::Machine(int num_devices, int num_sms, std::uint64_t seed)
-    : num_sms_(num_sms), random_(seed), resident_(num_devices) {}
-
-void Machine::launch(Launch launch) {
-  launch.num_clusters = 1;
-  for (int axis = 0; axis < 3; ++axis) {
-    launch.num_clusters *= launch.config.grid[axis] / launch.config.cluster[axis];
-  }
-  launches_.push_back(std::move(launch));
-}
-
-RunReport Machine::run(const std::function<void()>& poll) {
-  report_ = {};
-  // Whatever ends the run, the machine is empty after it.
-  const struct Clear {
-    Machine& machine;
-    ~Clear() {
-      machine.pending_.clear();
-      machine.warps_.clear();
-      for (auto& clusters : machine.resident_) clusters.clear();
-      machine.launches_.clear();
-    }
-  } clear{*this};
-  while (start_clusters()) {
-    if (report_.num_slices % kPollEvery == 0) poll();
-    if (!pending_.empty()) finish_due();
-    std::size_t idle = 0;
-    std::size_t next = random_() % warps_.size();
-    while (idle < warps_.size() && !warps_[next]->can_run()) {
-      next = next + 1 == warps_.size() ? 0 : next + 1;
-      ++idle;
-    }
-    if (idle == warps_.size()) {
-      if (pending_.empty()) deadlock();
-      finish(random_() % pending_.size());
-      ++report_.num_slices;
-      continue;
-    }
-    const std::uint64_t draw = random_();
-    const int longest = kSliceLengths[draw % kSliceLengths.size()];
-    const int budget = 1 + static_cast<int>((draw >> 8) % longest);
-    report_.num_instructions += warps_[next]->run(budget);
-    ++report_.num_slices;
-    if (warps_[next]->finished()) retire();
-  }
-  while (!pending_.empty()) finish(random_() % pending_.size());
-  return report_;
-}
-
-void Machine::post(Cluster& cluster, bool in_shared, std::function<void()> work) {
-  // Late is where bugs show: half of the copies wait until somebody is stuck without them, or for
-  // so long that a warp which only spins gets its data.
-  constexpr std::array<std::uint64_t, 4> kDelays = {1, 16, 4096, 4096};
-  const std::uint64_t delay = kDelays[random_() % kDelays.size()];
-  pending_.push_back({report_.num_slices + delay, &cluster, in_shared, std::move(work)});
-}
-
-void Machine::finish(std::size_t index) {
-  const Pending done = std::move(pending_[index]);
-  pending_.erase(pending_.begin() + static_cast<std::ptrdiff_t>(index));
-  done.work();
-  // Whoever waits for it may be anywhere, and its own cluster may have ended.
-  for (auto& clusters : resident_) {
-    for (auto& cluster : clusters) cluster->changed();
-  }
-}
-
-void Machine::finish_due() {
-  for (std::size_t i = 0; i < pending_.size();) {
-    if (pending_[i].due <= report_.num_slices) {
-      finish(i);
-    } else {
-      ++i;
-    }
-  }
-}
-
-// Fills free SMs. Returns whether anything is resident.
-bool Machine::start_clusters() {
-  bool started = false;
-  for (Launch& launch : launches_) {
-    auto& here = resident_[launch.config.device];
-    while (launch.next_cluster < launch.num_clusters) {
-      int busy = 0;
-      for (const auto& cluster : here) busy += static_cast<int>(cluster->ctas().size());
-      const int wanted = product(launch.config.cluster);
-      if (busy > 0 && busy + wanted > num_sms_) break;
-      here.push_back(std::make_unique<Cluster>(*this, launch, launch.next_cluster++));
-      report_.num_ctas += wanted;
-      started = true;
-    }
-  }
-  if (started) {
-    warps_.clear();
-    for (auto& clusters : resident_) {
-      for (auto& cluster : clusters) {
-        for (auto& cta : cluster->ctas()) {
-          for (auto& warp : cta->warps()) {
-            if (!warp->finished()) warps_.push_back(warp.get());
-          }
-        }
-      }
-    }
-  }
-  return !warps_.empty();
-}
-
-// Takes warps and clusters that have ended off the machine.
-void Machine::retire() {
-  std::erase_if(warps_, [](const Warp* warp) { return warp->finished(); });
-  for (auto& clusters : resident_) {
-    for (const auto& cluster : clusters) {
-      if (!cluster->finished()) continue;
-      for (const Pending& pending : pending_) {
-        if (pending.cluster == cluster.get() && pending.in_shared) {
-          throw HazardError("in flight at exit: a cluster of " + cluster->launch().program->name +
-                            " has ended while a copy still uses its shared memory");
-        }
-      }
-    }
-    std::erase_if(clusters, [](const auto& cluster) { return cluster->finished(); });
-  }
-}
-
-void Machine::deadlock() {
-  std::string text = "deadlock: every warp waits";
-  for (Warp* warp : warps_) text += "\n  " + warp->describe();
-  throw DeadlockError(text);
+  std::vector<Share> shares;
+  for (Launch& launch : launches) shares.emplace_back(launch, 0, launch.num_clusters());
+  return World(std::move(shares), num_devices_, num_sms_, seed_, false).run(poll);
 }
 
 }  // namespace openweek::simulator

@@ -8,8 +8,8 @@
 #include "errors.h"
 #include "lanes.h"
 #include "lowering.h"
-#include "machine.h"
 #include "matrix.h"
+#include "world.h"
 
 namespace openweek::simulator {
 namespace {
@@ -33,7 +33,8 @@ Step move_matrices(Warp& warp, const Inst& inst, Mask lanes) {
     const uint64_t base =
         step.wide ? warp.row<uint64_t>(inst.a)[lane] : warp.row<uint32_t>(inst.a)[lane];
     addresses[lane] = locate(warp, lane, static_cast<Window>(step.window),
-                             base + static_cast<uint64_t>(step.offset), 16, 16);
+                             base + static_cast<uint64_t>(step.offset), 16, 16,
+                             inst.imm & 2 ? Touch::kWrite : Touch::kRead);
   }
   std::array<uint32_t, 4> offsets{};
   for (int i = 0; i < count; ++i) offsets[i] = step.rows[i].first;

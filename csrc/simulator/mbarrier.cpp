@@ -6,7 +6,7 @@
 #include "errors.h"
 #include "lanes.h"
 #include "lowering.h"
-#include "machine.h"
+#include "world.h"
 
 namespace openweek::simulator {
 namespace {
@@ -14,11 +14,23 @@ namespace {
 constexpr std::int64_t kMaxArrivals = (1 << 20) - 1;
 constexpr std::int64_t kMaxBytes = (1 << 20) - 1;
 
-void complete_if_due(Mbarrier& barrier, Cluster& cluster) {
+std::string where(const Mbarrier& barrier) {
+  return "the mbarrier at shared address " + std::to_string(barrier.offset) + " of CTA rank " +
+         std::to_string(barrier.cta->rank()) + " (" + barrier.describe() + ")";
+}
+
+void complete_if_due(Mbarrier& barrier, const Origin& origin) {
   if (barrier.missing != 0 || barrier.bytes != 0) return;
+  if (barrier.under_way != 0) {
+    throw HazardError("mbarrier misuse: " + origin.text() + " ends a phase of " + where(barrier) +
+                      " while " + std::to_string(barrier.under_way) +
+                      " bytes of its copies are still under way: fewer bytes are expected than "
+                      "the copies bring");
+  }
   ++barrier.phase;
   barrier.missing = barrier.expected;
-  cluster.changed();
+  barrier.result = barrier.gathered;
+  barrier.cta->cluster().world().progressed();
 }
 
 }  // namespace
@@ -28,48 +40,103 @@ std::string Mbarrier::describe() const {
          std::to_string(expected) + " arrivals and " + std::to_string(bytes) + " bytes missing";
 }
 
-void Mbarriers::init(std::uint32_t offset, std::int64_t expected) {
-  barriers_[offset] = {0, expected, expected, 0};
+void Mbarriers::init(Cta& cta, std::uint32_t offset, std::int64_t expected, const Origin& origin) {
+  Mbarrier& barrier = barriers_[offset];
+  const Epoch now = origin.warp->epoch();
+  if (barrier.expected != 0 && barrier.is_valid &&
+      (barrier.under_way != 0 || !origin.warp->knowledge.own.seen.knows(barrier.made))) {
+    throw HazardError("mbarrier misuse: " + origin.text() + " initialises " + where(barrier) +
+                      ", which is in use");
+  }
+  const bool is_new = barrier.cta == nullptr;
+  const Agent agent = is_new ? cta.cluster().agents.add(Agents::Kind::kMbarrier, cta.rank(), offset)
+                             : barrier.agent;
+  // Phases go on counting, so that copies of the object before are not taken for its own.
+  const std::uint64_t phase = is_new ? 0 : (barrier.phase + 2) / 2 * 2;
+  barrier = {};
+  barrier.phase = phase;
+  barrier.expected = barrier.missing = expected;
+  barrier.cta = &cta;
+  barrier.offset = offset;
+  barrier.agent = agent;
+  barrier.made = now;
+  cta.history.claim(offset);
 }
 
-void Mbarriers::invalidate(std::uint32_t offset) { barriers_.erase(offset); }
-
-Mbarrier& Mbarriers::at(std::uint32_t offset, const Origin& origin) {
+Mbarrier& Mbarriers::at(std::uint32_t offset, bool asynchronous, const Origin& origin) {
   const auto found = barriers_.find(offset);
-  if (found == barriers_.end()) {
+  if (found == barriers_.end() || !found->second.is_valid) {
     throw HazardError("mbarrier misuse: " + origin.text() + " uses shared address " +
                       std::to_string(offset) + ", where no mbarrier was initialised");
   }
-  return found->second;
+  Mbarrier& barrier = found->second;
+  const Warp& warp = *origin.warp;
+  const bool by_cluster_barrier = barrier.is_fenced && warp.cluster_phases_seen > barrier.fenced_in;
+  if (!by_cluster_barrier && !warp.knowledge.own.seen.knows(barrier.made)) {
+    throw HazardError("mbarrier misuse: " + origin.text() + " uses " + where(barrier) +
+                      ", and no barrier of threads is between its initialisation (" +
+                      warp.place(barrier.made.place()) + ") and this");
+  }
+  // Triton leaves the fence out within a CTA.
+  if (asynchronous && barrier.cta != &origin.warp->cta() && !barrier.is_fenced) {
+    throw HazardError("mbarrier misuse: " + origin.text() + " lets a copy use " + where(barrier) +
+                      ", and no fence.mbarrier_init or fence.proxy.async followed its "
+                      "initialisation (" +
+                      warp.place(barrier.made.place()) + ")");
+  }
+  return barrier;
 }
 
-void arrive(Mbarrier& barrier, std::int64_t count, Cluster& cluster, const Origin& origin) {
+bool Mbarriers::contains(std::uint32_t offset) const {
+  const auto found = barriers_.find(offset);
+  return found != barriers_.end() && found->second.is_valid;
+}
+
+void Mbarriers::fence(const Warp& warp) {
+  for (auto& [offset, barrier] : barriers_) {
+    if (barrier.is_fenced || barrier.made.agent() != warp.agent()) continue;
+    barrier.is_fenced = true;
+    barrier.fenced_in = barrier.cta->cluster().phase;
+  }
+}
+
+void arrive(Mbarrier& barrier, std::int64_t count, const Origin& origin) {
   if (count > barrier.missing) {
     throw HazardError("mbarrier misuse: " + origin.text() + " arrives " + std::to_string(count) +
-                      " times at a barrier in " + barrier.describe());
+                      " times at " + where(barrier));
   }
   barrier.missing -= count;
-  complete_if_due(barrier, cluster);
+  complete_if_due(barrier, origin);
 }
 
-void expect_bytes(Mbarrier& barrier, std::int64_t num_bytes, Cluster& cluster,
-                  const Origin& origin) {
+void expect_bytes(Mbarrier& barrier, std::int64_t num_bytes, const Origin& origin) {
   barrier.bytes += num_bytes;
   if (std::abs(barrier.bytes) > kMaxBytes) {
     throw HazardError("mbarrier misuse: " + origin.text() +
-                      " announces more bytes than a barrier counts: " + barrier.describe());
+                      " announces more bytes than a barrier counts to " + where(barrier));
   }
-  complete_if_due(barrier, cluster);
+  complete_if_due(barrier, origin);
 }
 
-void complete_bytes(Mbarrier& barrier, std::int64_t num_bytes, Cluster& cluster,
+std::uint64_t start_bytes(Mbarrier& barrier, std::int64_t num_bytes) {
+  barrier.under_way += num_bytes;
+  return barrier.phase;
+}
+
+void complete_bytes(Mbarrier& barrier, std::int64_t num_bytes, std::uint64_t phase,
                     const Origin& origin) {
+  if (barrier.phase != phase) {
+    throw HazardError("mbarrier misuse: bytes of " + origin.text() + " come in phase " +
+                      std::to_string(barrier.phase) + ", and belong to phase " +
+                      std::to_string(phase) + ", at " + where(barrier));
+  }
+  barrier.under_way -= num_bytes;
   barrier.bytes -= num_bytes;
   if (std::abs(barrier.bytes) > kMaxBytes) {
     throw HazardError("mbarrier misuse: " + origin.text() +
-                      " brings more bytes than a barrier counts: " + barrier.describe());
+                      " brings more bytes than a barrier counts to " + where(barrier));
   }
-  complete_if_due(barrier, cluster);
+  complete_if_due(barrier, origin);
 }
 
 namespace {
@@ -86,84 +153,98 @@ enum What : int {
   kWait,
   kWaitParity
 };
-constexpr int kTry = 0x100;  // the wait may suspend the thread
+constexpr int kTry = 0x100;      // the wait may suspend the thread
+constexpr int kRelaxed = 0x200;  // orders nothing
 
-struct Found {
-  Cta* cta;
-  uint32_t offset;
-};
-
-// The CTA and the offset of an mbarrier's address.
-Found find(Warp& warp, const Inst& inst, int lane) {
+// The place of the mbarrier that a lane names.
+SharedPlace find(Warp& warp, const Inst& inst, int lane) {
   const auto& step = warp.program().memory_steps[static_cast<std::size_t>(inst.target)];
   const uint64_t base =
       step.wide ? warp.row<uint64_t>(inst.a)[lane] : warp.row<uint32_t>(inst.a)[lane];
-  uint64_t address = base + static_cast<uint64_t>(step.offset);
-  if (step.window == static_cast<int>(Window::kGeneric)) address &= ~kSharedWindow;
-  locate(warp, lane, Window::kShared, address, 8, 8);  // checks
-  Cta& cta = *warp.cta().cluster().ctas()[address >> kRankShift];
-  if (cta.finished()) {
-    throw HazardError("exited CTA: " + who(warp, lane) +
-                      " uses an mbarrier of a CTA that has ended");
-  }
-  return {&cta, static_cast<uint32_t>(address) & kOffsetMask};
+  return shared_place(warp, lane, base + static_cast<uint64_t>(step.offset), 8, 8);
 }
 
 int64_t operand(Warp& warp, uint32_t row, int lane, int64_t otherwise) {
   return row == kNoRow ? otherwise : warp.row<uint32_t>(row)[lane];
 }
 
+void init(Warp& warp, const Inst& inst, int lane) {
+  const auto [cta, offset] = find(warp, inst, lane);
+  const Origin name = origin(warp, lane);
+  const int64_t expected = operand(warp, inst.b, lane, 1);
+  if (expected < 1 || expected > kMaxArrivals) {
+    throw HazardError("mbarrier misuse: " + name.text() + " expects " + std::to_string(expected) +
+                      " arrivals");
+  }
+  cta->mbarriers.init(*cta, offset, expected, name);
+}
+
 Step change(Warp& warp, const Inst& inst, Mask lanes) {
-  Cluster& cluster = warp.cta().cluster();
+  const int what = static_cast<int>(inst.imm & 0xff);
   for_lanes(lanes, [&](int lane) {
+    if (what == kInit) return init(warp, inst, lane);
     const auto [cta, offset] = find(warp, inst, lane);
     const Origin name = origin(warp, lane);
-    if (inst.imm == kInit) {
-      const int64_t expected = operand(warp, inst.b, lane, 1);
-      if (expected < 1 || expected > kMaxArrivals) {
-        throw HazardError("mbarrier misuse: " + name.text() + " expects " +
-                          std::to_string(expected) + " arrivals");
-      }
-      cta->mbarriers.init(offset, expected);
-      return;
-    }
-    Mbarrier& barrier = cta->mbarriers.at(offset, name);
+    Mbarrier& barrier = cta->mbarriers.at(offset, false, name);
+    if (cta != &warp.cta()) cta->owe(warp.epoch());
     if (inst.dst != kNoRow) warp.row<uint64_t>(inst.dst)[lane] = barrier.phase;
-    switch (inst.imm) {
+    if ((what == kArrive || what == kArriveExpect) && !(inst.imm & kRelaxed)) {
+      barrier.gathered.learn(warp.knowledge);
+    }
+    switch (what) {
       case kInvalidate:
         cta->mbarriers.invalidate(offset);
         break;
       case kArrive:
-        arrive(barrier, operand(warp, inst.b, lane, 1), cluster, name);
+        arrive(barrier, operand(warp, inst.b, lane, 1), name);
         break;
       case kArriveExpect:
         // In this order, and as one: the phase cannot end in between.
         barrier.bytes += operand(warp, inst.b, lane, 0);
-        arrive(barrier, 1, cluster, name);
+        arrive(barrier, 1, name);
         break;
       case kExpect:
-        expect_bytes(barrier, operand(warp, inst.b, lane, 0), cluster, name);
+        expect_bytes(barrier, operand(warp, inst.b, lane, 0), name);
         break;
-      default:
-        complete_bytes(barrier, operand(warp, inst.b, lane, 0), cluster, name);
+      default: {
+        const int64_t num_bytes = operand(warp, inst.b, lane, 0);
+        complete_bytes(barrier, num_bytes, start_bytes(barrier, num_bytes), name);
+      }
     }
   });
+  warp.tick();
   return Step::kNext;
 }
 
-// A test tells at once. A try may wait: here it waits until the phase has ended, or until another
-// group of the warp has something to do.
+// A test tells at once. A try may wait: here it waits until the phase has ended, or until nobody
+// else can go on.
 Step wait(Warp& warp, const Inst& inst, Mask lanes) {
+  const bool by_parity = (inst.imm & 0xff) == kWaitParity;
   Mask ended = 0;
+  Mbarrier* last = nullptr;
+  bool is_one = true;
   for_lanes(lanes, [&](int lane) {
     const auto [cta, offset] = find(warp, inst, lane);
-    const Mbarrier& barrier = cta->mbarriers.at(offset, origin(warp, lane));
-    const bool over = (inst.imm & 0xff) == kWaitParity
-                          ? (barrier.phase & 1) != (warp.row<uint32_t>(inst.b)[lane] & 1)
-                          : barrier.phase != warp.row<uint64_t>(inst.b)[lane];
-    ended |= static_cast<Mask>(over) << lane;
+    Mbarrier& barrier = cta->mbarriers.at(offset, false, origin(warp, lane));
+    is_one = is_one && (last == nullptr || last == &barrier);
+    last = &barrier;
+    const bool over = by_parity ? (barrier.phase & 1) != (warp.row<uint32_t>(inst.b)[lane] & 1)
+                                : barrier.phase != warp.row<uint64_t>(inst.b)[lane];
+    if (!over) return;
+    ended |= Mask{1} << lane;
+    if (inst.imm & kRelaxed) return;
+    warp.knowledge.learn(barrier.result);
+    warp.knowledge.own.seen.learn(barrier.agent, static_cast<uint32_t>(barrier.phase));
   });
-  if ((inst.imm & kTry) && ended == 0) return Step::kBlock;
+  Group& group = warp.group();
+  if ((inst.imm & kTry) && ended == 0 && is_one && !group.gives_up) {
+    return warp.wait_for({.kind = Obstacle::Kind::kMbarrier,
+                          .change = &last->phase,
+                          .value = last->phase,
+                          .rank = last->cta->rank(),
+                          .which = last->offset});
+  }
+  group.gives_up = false;
   warp.set_predicate(inst.dst, lanes, ended);
   return Step::kNext;
 }
@@ -186,7 +267,7 @@ void lower_mbarrier(Lowering& lower) {
   }
   if (what < 0) lower.fail("the simulator does not know this operation");
   if (lower.take("parity")) what = (what & kTry) | kWaitParity;
-  lower.take_one_of({"release", "acquire", "relaxed"});
+  if (lower.take_one_of({"release", "acquire", "relaxed"}) == "relaxed") what |= kRelaxed;
   lower.take_one_of({"cta", "cluster"});
   MemoryStep step;
   const std::string_view space = lower.take_one_of({"shared", "shared::cta", "shared::cluster"});
@@ -194,7 +275,7 @@ void lower_mbarrier(Lowering& lower) {
   lower.take_type();
 
   const bool waits = (what & 0xff) == kWait || (what & 0xff) == kWaitParity;
-  const bool tells = what == kArrive || what == kArriveExpect;
+  const bool tells = (what & 0xff) == kArrive || (what & 0xff) == kArriveExpect;
   int next = 0;
   uint32_t dst = kNoRow;
   if (waits) {

@@ -12,14 +12,13 @@ void GlobalMemory::allow(Range range) {
       std::upper_bound(ranges_.begin(), ranges_.end(), range,
                        [](const Range& a, const Range& b) { return a.begin < b.begin; });
   ranges_.insert(place, std::move(range));
-  last_ = 0;
 }
 
-bool GlobalMemory::find(std::uint64_t address, std::uint64_t num_bytes) const {
+bool GlobalMemory::find(std::uint64_t address, std::uint64_t num_bytes, std::size_t& recent) const {
   // Ranges may overlap (views of one tensor), so all that begin at or before the address count.
   for (std::size_t i = ranges_.size(); i-- > 0;) {
-    if (ranges_[i].begin <= address && address + num_bytes <= ranges_[i].end) {
-      last_ = i;
+    if (ranges_[i].contains(address, num_bytes)) {
+      recent = i;
       return true;
     }
   }

@@ -23,6 +23,10 @@ struct Range {
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
   std::string name;  // of the argument or buffer
+
+  bool contains(std::uint64_t address, std::uint64_t num_bytes) const {
+    return begin <= address && address < end && num_bytes <= end - address;
+  }
 };
 
 // The global memory that a launch may touch.
@@ -30,21 +34,21 @@ class GlobalMemory {
  public:
   void allow(Range range);
 
-  // Whether all of these bytes lie in one range. Remembers the last one: accesses come in runs.
-  bool allowed(std::uint64_t address, std::uint64_t num_bytes) const {
-    const Range& last = ranges_[last_];
-    if (address >= last.begin && address + num_bytes <= last.end) return true;
-    return find(address, num_bytes);
+  // Whether all of these bytes lie in one range. `recent` is the caller's memory of the last one:
+  // accesses come in runs.
+  bool allowed(std::uint64_t address, std::uint64_t num_bytes, std::size_t& recent) const {
+    const Range& last = ranges_[recent];
+    if (last.contains(address, num_bytes)) return true;
+    return find(address, num_bytes, recent);
   }
 
   // "24 bytes behind 'a' [0x7f.., 4096 bytes]": for the message of an access that is not allowed.
   std::string nearest(std::uint64_t address) const;
 
  private:
-  bool find(std::uint64_t address, std::uint64_t num_bytes) const;
+  bool find(std::uint64_t address, std::uint64_t num_bytes, std::size_t& recent) const;
 
   std::vector<Range> ranges_ = {Range{}};  // ascending; the first one is empty
-  mutable std::size_t last_ = 0;
 };
 
 }  // namespace openweek::simulator

@@ -53,6 +53,7 @@ struct Inst {
   std::int32_t target = 0;         // of a branch: index in Program::code
   std::int64_t imm = 0;            // what a handler needs to know: an offset, a variant
   std::int32_t source = 0;         // index in Program::sources
+  std::int32_t watch = -1;         // index in Program::watches: touches registers of a wgmma
   bool guard_negated = false;
   Gather gather = Gather::kNobody;
 };
@@ -111,6 +112,9 @@ enum class Atomic : std::uint8_t {
   kDecrement,
 };
 
+// How an access takes part in the order of threads. Weak ones do not, and race.
+enum class Order : std::uint8_t { kWeak, kRelaxed, kAcquire, kRelease, kAcquireRelease };
+
 // What a load, a store or an atomic operation moves.
 struct MemoryStep {
   int window = 0;    // a Window
@@ -118,12 +122,19 @@ struct MemoryStep {
   std::int64_t offset = 0;
   int element_bytes = 4;
   bool sign_extends = false;
+  Order order = Order::kWeak;
   // (row, bytes of a cell) of each element; of an atomic, of the sources, then of the results.
   std::vector<std::pair<std::uint32_t, int>> rows;
   int num_elements = 1;  // of atomics, as all below
   int num_sources = 1;
   Atomic atomic = Atomic::kAdd;
   Type type = Type::kB32;
+};
+
+// A register that some wgmma uses, and whether an instruction writes it.
+struct Watched {
+  std::uint32_t number = 0;  // among the registers that wgmmas use
+  bool writes = false;
 };
 
 struct WgmmaStep;
@@ -135,6 +146,9 @@ struct Program {
   Program(Program&&) noexcept;
   Program& operator=(Program&&) noexcept;
 
+  // "ld.global.b32 at line 12 of the PTX, file.cuh:7"
+  std::string place(std::int32_t pc) const;
+
   std::string name;
   std::vector<Inst> code;
   std::vector<std::vector<std::uint32_t>> lists;
@@ -143,7 +157,10 @@ struct Program {
   std::deque<WgmmaStep> wgmma_steps;
   std::deque<BulkStep> bulk_steps;
   std::vector<SourceLine> sources;
-  std::vector<std::uint8_t> file;  // what every warp's register file begins as
+  std::vector<std::vector<Watched>> watches;
+  std::uint32_t num_matrix_registers = 0;  // that wgmmas use
+  bool communicates = false;               // clusters may order themselves through global memory
+  std::vector<std::uint8_t> file;          // what every warp's register file begins as
   std::vector<LateRow> late_rows;
   std::vector<Parameter> parameters;
   std::int64_t parameter_bytes = 0;

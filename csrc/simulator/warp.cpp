@@ -5,35 +5,69 @@
 #include <cstring>
 
 #include "errors.h"
-#include "machine.h"
+#include "world.h"
 
 namespace openweek::simulator {
 
 Warp::Warp(Cta& cta, int index, Mask lanes)
-    : cta_(cta),
+    : matrix_registers(cta.launch().program->num_matrix_registers),
+      cta_(cta),
       program_(*cta.launch().program),
       index_(index),
+      agent_(static_cast<Agent>(cta.rank() * num_warp_agents(cta.launch()) /
+                                    product(cta.launch().config.cluster) +
+                                index)),
       live_(lanes),
       file_(program_.file),
       local_bytes_(program_.local_bytes) {
   groups_.emplace_back();
   groups_.back().mask = lanes;
   local_.resize(local_bytes_ * kLanes);
+  knowledge.own.seen.learn(agent_, 1);
   fill_late_rows();
 }
 
-bool Warp::can_run() const {
-  const std::uint64_t changes = cta_.cluster().changes();
-  return std::any_of(groups_.begin(), groups_.end(), [changes](const Group& group) {
-    return group.blocked_at == 0 || group.blocked_at < changes;
-  });
+void Warp::tick() {
+  const std::uint32_t time = knowledge.own.seen.of(agent_);
+  if (time + 1 == std::uint32_t{1} << Epoch::kTimeBits) {
+    throw UnsupportedError("the run is too long for the history: a warp has released " +
+                           std::to_string(time) + " times");
+  }
+  knowledge.own.seen.learn(agent_, time + 1);
 }
 
-int Warp::run(int budget) {
-  const std::uint64_t changes = cta_.cluster().changes();
-  for (Group& group : groups_) {
-    if (group.blocked_at < changes) group.blocked_at = 0;
+Message Warp::released() const {
+  return {cta_.cluster().id(), std::make_shared<const Knowledge>(knowledge)};
+}
+
+void Warp::fence() {
+  if (fence_acquire) {
+    knowledge.learn(*fence_acquire);
+    fence_acquire.reset();
   }
+  fence_release = std::make_shared<const Knowledge>(knowledge);
+  tick();
+}
+
+bool Warp::can_run() const {
+  return std::any_of(groups_.begin(), groups_.end(),
+                     [](const Group& group) { return !group.obstacle.blocks(); });
+}
+
+bool Warp::time_out(std::uint64_t progress) {
+  for (Group& group : groups_) {
+    if (group.obstacle.kind != Obstacle::Kind::kMbarrier || group.timed_out_at == progress) {
+      continue;
+    }
+    group.timed_out_at = progress;
+    group.gives_up = true;
+    group.obstacle = {};
+    return true;
+  }
+  return false;
+}
+
+void Warp::run(int budget, std::uint64_t& num_instructions) {
   int ran = 0;
   while (ran < budget && pick()) {
     // A lone group stays the one to run until it branches, blocks or ends.
@@ -47,37 +81,43 @@ int Warp::run(int budget) {
         lanes &= inst.guard_negated ? ~predicate : predicate;
       }
       if (inst.gather != Gather::kNobody && !gathered(inst)) {
-        group.blocked_at = changes;
+        group.obstacle = {.kind = Obstacle::Kind::kLanes};
         break;
       }
       ++ran;
-      const Step step = lanes == 0 ? Step::kNext : inst.run(*this, inst, lanes);
+      ++num_instructions;
+      Step step = Step::kNext;
+      if (lanes != 0) {
+        if (inst.watch >= 0) matrix_registers.touch(*this, program_.watches[inst.watch]);
+        step = inst.run(*this, inst, lanes);
+      }
       if (step == Step::kNext) {
         ++group.pc;
         if (alone) continue;
-      } else if (step == Step::kBlock) {
-        group.blocked_at = cta_.cluster().changes();
       }
       break;
     }
     settle();
   }
   oldest_first_ = !oldest_first_;
-  return ran;
+  if (live_ == 0) cta_.warp_finished(*this);
 }
 
 // Chooses a group that does not wait.
 bool Warp::pick() {
   bool found = false;
   for (std::size_t i = 0; i < groups_.size(); ++i) {
-    if (groups_[i].blocked_at != 0) continue;
+    if (groups_[i].obstacle.blocks()) continue;
     const Group& best = groups_[current_];
     const bool sooner =
         oldest_first_ ? groups_[i].chosen_at < best.chosen_at : groups_[i].pc < best.pc;
     if (!found || sooner) current_ = i;
     found = true;
   }
-  if (found) groups_[current_].chosen_at = ++clock_;
+  if (found) {
+    groups_[current_].chosen_at = ++clock_;
+    groups_[current_].obstacle = {};
+  }
   return found;
 }
 
@@ -91,7 +131,7 @@ void Warp::settle() {
     for (std::size_t j = groups_.size(); --j > i;) {
       if (!groups_[i].same_place(groups_[j])) continue;
       groups_[i].mask |= groups_[j].mask;
-      groups_[i].blocked_at = 0;  // together they may be enough
+      groups_[i].obstacle = {};  // together they may be enough
       groups_.erase(groups_.begin() + static_cast<std::ptrdiff_t>(j));
     }
   }
@@ -127,16 +167,11 @@ void Warp::exit(Mask lanes) {
   Group& from = group();
   from.mask &= ~lanes;
   ++from.pc;
+  cta_.cluster().complete_barrier_if_full();
   // Those that waited for these lanes need not any more.
-  for (Group& group : groups_) group.blocked_at = 0;
-  cta_.cluster().changed();
-}
-
-std::string Warp::place(std::int32_t pc) const {
-  const SourceLine& source = program_.sources[program_.code[pc].source];
-  std::string text = "line " + std::to_string(source.ptx_line) + " of the PTX";
-  if (!source.file.empty()) text += ", " + source.file + ":" + std::to_string(source.line);
-  return source.text + " at " + text;
+  for (Group& group : groups_) {
+    if (group.obstacle.kind == Obstacle::Kind::kLanes) group.obstacle = {};
+  }
 }
 
 std::string Warp::describe() const {
@@ -144,10 +179,47 @@ std::string Warp::describe() const {
   std::string text = "CTA (" + std::to_string(index[0]) + ", " + std::to_string(index[1]) + ", " +
                      std::to_string(index[2]) + ") warp " + std::to_string(index_) + ":";
   for (const Group& group : groups_) {
-    text += " " + std::to_string(std::popcount(group.mask)) + " lanes at " + place(group.pc) + ";";
+    text += " " + std::to_string(std::popcount(group.mask)) + " lanes at " + place(group.pc) +
+            describe(group.obstacle) + ";";
   }
   text.pop_back();
   return text;
+}
+
+std::string Warp::describe(const Obstacle& obstacle) const {
+  using Kind = Obstacle::Kind;
+  const std::string which = std::to_string(obstacle.which);
+  Cluster& cluster = cta_.cluster();
+  switch (obstacle.kind) {
+    case Kind::kNone:
+      return "";
+    case Kind::kLanes:
+      return " wait for the warp's other lanes (divergent)";
+    case Kind::kMbarrier: {
+      Cta& cta = *cluster.ctas()[obstacle.rank];
+      return " wait for the mbarrier at " + which + " of CTA rank " +
+             std::to_string(obstacle.rank) + " (" + cta.mbarriers.describe(obstacle.which) + ")";
+    }
+    case Kind::kNamedBarrier: {
+      const NamedBarrier& barrier = cta_.barrier(static_cast<int>(obstacle.which));
+      const std::string wanted = barrier.expected != 0 ? std::to_string(barrier.expected) : "all";
+      return " wait for barrier " + which + " (" + std::to_string(barrier.arrived) + " of " +
+             wanted + " threads have arrived)";
+    }
+    case Kind::kClusterBarrier:
+      return " wait for the cluster's barrier (" + std::to_string(cluster.arrived) + " of " +
+             std::to_string(cluster.num_live_threads()) + " threads have arrived)";
+    case Kind::kWarpgroup:
+      return " wait for the other warps of the warpgroup to issue the same wgmma";
+    case Kind::kBulkGroups:
+      return " wait for copies";
+    case Kind::kRegisters:
+      return " wait for " + which + " registers a thread (" + std::to_string(cta_.free_registers) +
+             " are free)";
+    case Kind::kEarlierLaunch:
+      return " wait for an earlier launch";
+  }
+  return "";
 }
 
 namespace {

@@ -4,25 +4,52 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "clocks.h"
 #include "copies.h"
+#include "matrix_registers.h"
 #include "program.h"
 
 namespace openweek::simulator {
 
 class Cta;
-class Machine;
+
+// What lanes wait for. They may go on when `*change` is not `value` any more; where there is no
+// `change`, when other lanes of the warp have come to them or ended.
+struct Obstacle {
+  enum class Kind : std::uint8_t {
+    kNone,
+    kLanes,
+    kMbarrier,      // rank, which: its offset
+    kNamedBarrier,  // which
+    kClusterBarrier,
+    kWarpgroup,
+    kBulkGroups,
+    kRegisters,  // which: how many are wanted
+    kEarlierLaunch,
+  };
+  Kind kind = Kind::kNone;
+  const std::uint64_t* change = nullptr;
+  std::uint64_t value = 0;
+  int rank = 0;
+  std::uint32_t which = 0;
+
+  bool blocks() const { return kind != Kind::kNone && (change == nullptr || *change == value); }
+};
 
 // Lanes at the same place of the program, with the same way back from the functions they are in.
 struct Group {
   std::int32_t pc = 0;
   Mask mask = 0;
   std::vector<std::int32_t> returns;
-  std::uint64_t blocked_at = 0;  // the cluster's change count when they stopped; 0: they did not
-  std::uint64_t ticket = 0;      // the completion of a barrier that they wait for
-  std::uint64_t chosen_at = 0;   // when they were last chosen to run
+  Obstacle obstacle;
+  std::uint64_t ticket = 0;        // the completion of a barrier that they wait for
+  std::uint64_t chosen_at = 0;     // when they were last chosen to run
+  std::uint64_t timed_out_at = 0;  // the machine's progress when they last gave up waiting
+  bool gives_up = false;           // the try_wait that they stand at
 
   bool same_place(const Group& other) const {
     return pc == other.pc && returns == other.returns && ticket == other.ticket;
@@ -36,11 +63,14 @@ class Warp {
  public:
   Warp(Cta& cta, int index, Mask lanes);
 
-  // Runs up to so many instructions. Returns how many ran: 0 if all groups are blocked.
-  int run(int budget);
+  // Runs up to so many instructions, and counts them.
+  void run(int budget, std::uint64_t& num_instructions);
 
   bool finished() const { return live_ == 0; }
   bool can_run() const;
+
+  // Makes lanes at a try_wait give up, unless they have since the machine's last progress.
+  bool time_out(std::uint64_t progress);
 
   template <class Cell>
   Cell* row(std::uint32_t offset) {
@@ -57,6 +87,10 @@ class Warp {
   void branch(Mask taken, std::int32_t target);
   void exit(Mask lanes);
   void add_group(Group group) { arriving_.push_back(std::move(group)); }
+  Step wait_for(Obstacle obstacle) {
+    group().obstacle = obstacle;
+    return Step::kBlock;
+  }
 
   Cta& cta() { return cta_; }
   const Program& program() const { return program_; }
@@ -65,16 +99,40 @@ class Warp {
   std::uint8_t* local(int lane) { return local_.data() + lane * local_bytes_; }
   std::size_t local_bytes() const { return local_bytes_; }
 
+  // What the warp knows of all accesses. A release hands it on, and what the warp does after that
+  // is later than what was handed on.
+  Knowledge knowledge;
+  Agent agent() const { return agent_; }
+  Epoch epoch(bool strong = false) const {
+    return Epoch(agent_, knowledge.own.seen.of(agent_), groups_[current_].pc, 0, strong);
+  }
+  Epoch epoch_of(Agent agent, std::uint64_t time) const {
+    return Epoch(agent, static_cast<std::uint32_t>(time), groups_[current_].pc, 15, false);
+  }
+  void tick();
+
+  // The orders of atomic accesses: what the last fence left for later relaxed stores, and what
+  // relaxed loads have found for the next fence.
+  Message released() const;
+  std::shared_ptr<const Knowledge> fence_release;
+  std::unique_ptr<Knowledge> fence_acquire;
+  void fence();
+
   LaneCopies copies;
   std::array<BulkGroups, kLanes> bulk_groups;
+  std::shared_ptr<std::uint64_t> bulk_changes = std::make_shared<std::uint64_t>(0);
+  MatrixRegisters matrix_registers;
+  int registers = 0;             // of a thread
+  std::size_t recent_range = 0;  // of the launch's memory
 
   // Lanes that have arrived at the cluster's barrier, and the phase that they wait for.
   Mask cluster_arrived = 0;
   std::uint64_t cluster_ticket = 0;
+  std::uint64_t cluster_phases_seen = 0;
 
-  // "warp 3 at file.cuh:12 (bar.sync)" for every group, for reports.
+  // "CTA (0, 0, 0) warp 3: 32 lanes at bar.sync at line 12 ... wait for barrier 0 ..." for reports.
   std::string describe() const;
-  std::string place(std::int32_t pc) const;
+  std::string place(std::int32_t pc) const { return program_.place(pc); }
 
  private:
   bool pick();
@@ -82,9 +140,12 @@ class Warp {
   bool gathered(const Inst& inst);
   void fill_late_rows();
 
+  std::string describe(const Obstacle& obstacle) const;
+
   Cta& cta_;
   const Program& program_;
   int index_;
+  Agent agent_;
   Mask live_;
   std::vector<Group> groups_;
   std::vector<Group> arriving_;  // groups that the running instruction has made

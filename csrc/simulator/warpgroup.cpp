@@ -1,36 +1,74 @@
 #include "warpgroup.h"
 
+#include <algorithm>
+
 #include "errors.h"
 #include "lanes.h"
 #include "lowering.h"
-#include "machine.h"
+#include "world.h"
 
 namespace openweek::simulator {
 
-void Warpgroup::issue(Warp& warp, const IssuedMatrix& matrix) {
+void Warpgroup::issue(Warp& warp, const WgmmaStep& step, std::uint64_t a, std::uint64_t b,
+                      bool accumulate) {
   const int number = warp.index() % kWarpgroup;
-  const std::uint64_t place = issued_[number]++ - num_done_;
-  if (place == queue_.size()) queue_.push_back(matrix);
+  const std::uint64_t time = ++issued_[number];
+  const std::uint64_t place = time - 1 - num_done_;
+  if (place == queue_.size()) {
+    IssuedMatrix& made = queue_.emplace_back();
+    made.step = &step;
+    made.a = a;
+    made.b = b;
+    made.accumulate = accumulate;
+    const std::size_t shared_bytes = warp.cta().shared().size();
+    if (!step.a_in_registers) {
+      made.rows = operand_granules(decode_descriptor(a), 64, step.a_mn_major, shared_bytes);
+    }
+    made.columns = operand_granules(decode_descriptor(b), step.n, step.b_mn_major, shared_bytes);
+  }
   IssuedMatrix& here = queue_[place];
-  if (here.step != matrix.step || here.a != matrix.a || here.b != matrix.b ||
-      here.accumulate != matrix.accumulate) {
+  if (here.step != &step || here.a != a || here.b != b || here.accumulate != accumulate) {
     throw HazardError("divergent warpgroup: the warps of a warpgroup give different descriptors, " +
                       warp.describe());
   }
   here.warps[number] = &warp;
   ++here.num_issued;
-  if (place == 0 && here.num_issued == kWarpgroup &&
-      warp.cta().cluster().machine().draw() % 4 == 0) {
+  ++num_issued_;
+  warp.matrix_registers.issue(warp, step.d_numbers, step.a_numbers, time, step.n);
+  check_operands(warp, here, time);
+  if (here.num_issued < kWarpgroup) return;
+  World& world = warp.cta().cluster().world();
+  ++world.report().num_wgmmas;
+  if (place == 0 && world.draw() % 4 == 0) {
     run(here);
     queue_.pop_front();
     ++num_done_;
   }
 }
 
+// Each of the four warps has to know that the operands are there.
+void Warpgroup::check_operands(Warp& warp, IssuedMatrix& matrix, std::uint64_t time) {
+  const Clock& seen = warp.knowledge.own.seen;
+  OperandCopies& copies = matrix.copies;
+  if (matrix.num_issued > 1 && !copies.has_others &&
+      std::all_of(copies.epochs.begin(), copies.epochs.end(),
+                  [&](Epoch copy) { return seen.knows(copy); })) {
+    return;
+  }
+  copies = {};
+  const Access by{&warp, 0, warp.epoch_of(agent_, time)};
+  SharedHistory& history = warp.cta().history;
+  if (!matrix.step->a_in_registers) {
+    history.take_operand(matrix.rows.all(), decode_descriptor(matrix.a).swizzle, by, copies);
+  }
+  history.take_operand(matrix.columns.all(), decode_descriptor(matrix.b).swizzle, by, copies);
+  warp.cta().owe(by.epoch);
+}
+
 void Warpgroup::commit(int warp) { commits_[warp].push_back(issued_[warp]); }
 
-bool Warpgroup::wait(int warp, int num_pending) {
-  const std::vector<std::uint64_t>& commits = commits_[warp];
+bool Warpgroup::wait(Warp& warp, int num_pending) {
+  const std::vector<std::uint64_t>& commits = commits_[warp.index() % kWarpgroup];
   if (commits.size() <= static_cast<std::size_t>(num_pending)) return true;
   const std::uint64_t wanted = commits[commits.size() - 1 - num_pending];
   while (num_done_ < wanted) {
@@ -39,7 +77,35 @@ bool Warpgroup::wait(int warp, int num_pending) {
     queue_.pop_front();
     ++num_done_;
   }
+  warp.matrix_registers.wait(wanted);
+  warp.knowledge.own.seen.learn(agent_, static_cast<std::uint32_t>(wanted));
   return true;
+}
+
+void Warpgroup::request_registers(const Warp& warp, int count) {
+  const int number = warp.index() % kWarpgroup;
+  requests_[number].push_back(count);
+  const std::size_t place = requests_[number].size() - 1;
+  for (const std::vector<int>& others : requests_) {
+    if (others.size() <= place || others[place] == count) continue;
+    throw HazardError("divergent warpgroup: setmaxnreg to " + std::to_string(count) +
+                      " registers, another warp of the warpgroup to " +
+                      std::to_string(others[place]) + ", " + warp.describe());
+  }
+}
+
+void Warpgroup::check_complete(Warp& warp) const {
+  const int number = warp.index() % kWarpgroup;
+  for (int other = 0; other < kWarpgroup; ++other) {
+    const char* what = issued_[other] != issued_[number]                     ? "wgmma"
+                       : requests_[other].size() != requests_[number].size() ? "setmaxnreg"
+                                                                             : nullptr;
+    if (what == nullptr) continue;
+    throw HazardError(std::string("divergent warpgroup: ") + what +
+                      " was executed by part of the warps of warpgroup " +
+                      std::to_string(warp.index() / kWarpgroup) + " of CTA rank " +
+                      std::to_string(warp.cta().rank()));
+  }
 }
 
 void Warpgroup::run(IssuedMatrix& matrix) {
@@ -50,16 +116,12 @@ void Warpgroup::run(IssuedMatrix& matrix) {
     d[warp] = {matrix.warps[warp]->row<std::uint8_t>(0), step.d.data()};
     a[warp] = {matrix.warps[warp]->row<std::uint8_t>(0), step.a.data()};
   }
-  const Granules b =
-      operand_granules(decode_descriptor(matrix.b), step.n, step.b_mn_major, shared.size());
   if (step.a_in_registers) {
-    wgmma(step.op, a, b, shared.data(), matrix.accumulate, d);
+    wgmma(step.op, a, matrix.columns, shared.data(), matrix.accumulate, d);
   } else {
-    const Granules rows =
-        operand_granules(decode_descriptor(matrix.a), 64, step.a_mn_major, shared.size());
-    wgmma(step.op, rows, b, shared.data(), matrix.accumulate, d);
+    wgmma(step.op, matrix.rows, matrix.columns, shared.data(), matrix.accumulate, d);
   }
-  matrix.warps[0]->cta().cluster().changed();
+  matrix.warps[0]->cta().cluster().world().progressed();
 }
 
 namespace {
@@ -74,13 +136,10 @@ Step multiply(Warp& warp, const Inst& inst, Mask lanes) {
   if (lanes != kAllLanes) {
     throw HazardError("divergent warpgroup: wgmma by part of a warp, " + warp.describe());
   }
-  IssuedMatrix matrix;
-  matrix.step = &warp.program().wgmma_steps[static_cast<std::size_t>(inst.imm)];
-  matrix.a = inst.a == kNoRow ? 0 : warp.row<uint64_t>(inst.a)[0];
-  matrix.b = warp.row<uint64_t>(inst.b)[0];
+  const WgmmaStep& step = warp.program().wgmma_steps[static_cast<std::size_t>(inst.imm)];
+  const uint64_t a = inst.a == kNoRow ? 0 : warp.row<uint64_t>(inst.a)[0];
   const Mask scale = warp.predicate(inst.c) ^ (inst.target ? kAllLanes : 0);
-  matrix.accumulate = scale & 1;
-  warpgroup_of(warp).issue(warp, matrix);
+  warpgroup_of(warp).issue(warp, step, a, warp.row<uint64_t>(inst.b)[0], scale & 1);
   return Step::kNext;
 }
 
@@ -90,11 +149,17 @@ Step commit(Warp& warp, const Inst&, Mask) {
 }
 
 Step wait(Warp& warp, const Inst& inst, Mask) {
-  const bool done = warpgroup_of(warp).wait(warp.index() % kWarpgroup, static_cast<int>(inst.imm));
-  return done ? Step::kNext : Step::kBlock;
+  Warpgroup& warpgroup = warpgroup_of(warp);
+  if (warpgroup.wait(warp, static_cast<int>(inst.imm))) return Step::kNext;
+  return warp.wait_for({.kind = Obstacle::Kind::kWarpgroup,
+                        .change = &warpgroup.num_issued(),
+                        .value = warpgroup.num_issued()});
 }
 
-Step nothing(Warp&, const Inst&, Mask) { return Step::kNext; }
+Step fence(Warp& warp, const Inst&, Mask) {
+  warp.matrix_registers.fence();
+  return Step::kNext;
+}
 
 NumberType matrix_type(Lowering& lower, Type type) {
   switch (type) {
@@ -133,6 +198,7 @@ void lower_multiply(Lowering& lower) {
   const Type a_type = lower.take_type();
   const Type b_type = lower.take_type();
   WgmmaStep step;
+  step.is_asynchronous = true;
   step.op.a = matrix_type(lower, a_type);
   step.op.b = matrix_type(lower, b_type);
   step.op.f16_accumulator = accumulator == Type::kF16;
@@ -183,7 +249,7 @@ void lower_wgmma(Lowering& lower) {
   if (!lower.take("sync") || !lower.take("aligned")) lower.fail(".sync.aligned is missing");
   if (multiplies) return lower_multiply(lower);
   const int64_t pending = waits ? immediate(lower, 0) : 0;
-  Inst& inst = lower.emit(fences ? nothing : commits ? commit : wait);
+  Inst& inst = lower.emit(fences ? fence : commits ? commit : wait);
   inst.imm = pending;
   inst.gather = Gather::kWarp;
 }

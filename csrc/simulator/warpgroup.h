@@ -6,8 +6,10 @@
 #include <deque>
 #include <vector>
 
+#include "clocks.h"
 #include "matrix.h"
 #include "program.h"
+#include "shared_history.h"
 
 namespace openweek::simulator {
 
@@ -17,6 +19,7 @@ inline constexpr int kWarpgroup = 4;
 
 // What a wgmma instruction says, apart from what is in its registers.
 struct WgmmaStep {
+  bool is_asynchronous = false;  // wgmma; else mma
   MatrixOp op;
   int n = 0;
   bool a_in_registers = false;
@@ -24,6 +27,9 @@ struct WgmmaStep {
   bool b_mn_major = false;
   std::vector<std::uint32_t> d;  // rows
   std::vector<std::uint32_t> a;  // rows, if they are in registers
+  // The same registers by their numbers in MatrixRegisters.
+  std::vector<std::uint32_t> d_numbers;
+  std::vector<std::uint32_t> a_numbers;
 };
 
 // A multiplication that some of the four warps have issued.
@@ -34,28 +40,43 @@ struct IssuedMatrix {
   std::uint64_t b = 0;
   bool accumulate = false;
   int num_issued = 0;
+  Granules rows, columns;  // of the operands in shared memory
+  OperandCopies copies;    // that have filled them
 };
 
 // The multiplications of four warps, in order. They run as late as they may: when a warp waits for
 // them; or at a random moment before.
 class Warpgroup {
  public:
-  void issue(Warp& warp, const IssuedMatrix& matrix);
+  explicit Warpgroup(Agent agent) : agent_(agent) {}
+
+  void issue(Warp& warp, const WgmmaStep& step, std::uint64_t a, std::uint64_t b, bool accumulate);
   void commit(int warp);
 
   // Whether all but the last `num_pending` groups of this warp are done, running them if need be;
   // false if another warp has still to issue one of them.
-  bool wait(int warp, int num_pending);
+  bool wait(Warp& warp, int num_pending);
 
-  bool idle() const { return queue_.empty(); }
+  // setmaxnreg, which all four warps have to execute in the same order.
+  void request_registers(const Warp& warp, int count);
+
+  // At the end of a warp: what it has asked for and others have not, or nothing.
+  void check_complete(Warp& warp) const;
+
+  const std::uint64_t& num_issued() const { return num_issued_; }  // by all four warps
 
  private:
+  void check_operands(Warp& warp, IssuedMatrix& matrix, std::uint64_t time);
   void run(IssuedMatrix& matrix);
+
+  Agent agent_;
+  std::uint64_t num_issued_ = 0;
 
   std::deque<IssuedMatrix> queue_;
   std::uint64_t num_done_ = 0;  // before the queue
   std::array<std::uint64_t, kWarpgroup> issued_ = {};
   std::array<std::vector<std::uint64_t>, kWarpgroup> commits_;  // issued_ at each commit
+  std::array<std::vector<int>, kWarpgroup> requests_;           // of registers
 };
 
 }  // namespace openweek::simulator

@@ -1,0 +1,102 @@
+// Who knows of what: vector clocks, by which one access is known to come before another.
+//
+// Every access belongs to an agent, which counts its own time: a warp, or something that a warp has
+// set going and that ends when somebody waits for it (a phase of an mbarrier, a group of copies, a
+// multiplication). A warp knows of an access when a chain of barriers, waits and releases leads
+// from there to it. What no such chain orders is a race, in whatever order this run had it.
+//
+// After: Flanagan and Freund, FastTrack: efficient and precise dynamic race detection, PLDI 2009.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+namespace openweek::simulator {
+
+// An agent of a cluster: its number in the cluster's Agents.
+using Agent = std::uint32_t;
+
+// One access to a word: by whom, when, by which instruction, to which of the word's bytes. Time 0
+// is no access, of which everybody knows.
+class Epoch {
+ public:
+  static constexpr int kTimeBits = 26, kPlaceBits = 20, kAgentBits = 13, kByteBits = 4;
+
+  constexpr Epoch() = default;
+  constexpr Epoch(Agent agent, std::uint32_t time, std::int32_t place, unsigned bytes, bool strong)
+      : bits_(std::uint64_t{time} << 38 | static_cast<std::uint64_t>(place) << 18 |
+              std::uint64_t{agent} << 5 | bytes << 1 | (strong ? 1 : 0)) {}
+
+  bool none() const { return bits_ == 0; }
+  std::uint32_t time() const { return static_cast<std::uint32_t>(bits_ >> 38); }
+  std::int32_t place() const {
+    return static_cast<std::int32_t>(bits_ >> 18 & ((1u << kPlaceBits) - 1));
+  }
+  Agent agent() const { return static_cast<Agent>(bits_ >> 5 & ((1u << kAgentBits) - 1)); }
+  unsigned bytes() const { return static_cast<unsigned>(bits_ >> 1 & 15); }
+  bool strong() const { return bits_ & 1; }  // atomic: does not race with other atomic ones
+  Epoch with_bytes(unsigned bytes) const {
+    Epoch other;
+    other.bits_ = (bits_ & ~std::uint64_t{15 << 1}) | bytes << 1;
+    return other;
+  }
+  bool operator==(const Epoch&) const = default;
+
+ private:
+  std::uint64_t bits_ = 0;
+};
+
+// For each agent of a cluster, up to which of its times one knows all.
+class Clock {
+ public:
+  std::uint32_t of(Agent agent) const { return agent < times_.size() ? times_[agent] : 0; }
+  bool knows(Epoch epoch) const { return epoch.time() <= of(epoch.agent()); }
+  void learn(Agent agent, std::uint32_t time) {
+    if (agent >= times_.size()) times_.resize(agent + 1);
+    times_[agent] = std::max(times_[agent], time);
+  }
+  void learn(const Clock& other) {
+    if (times_.size() < other.times_.size()) times_.resize(other.times_.size());
+    for (std::size_t i = 0; i < other.times_.size(); ++i) {
+      times_[i] = std::max(times_[i], other.times_[i]);
+    }
+  }
+
+ private:
+  std::vector<std::uint32_t> times_;
+};
+
+// What is known of one cluster: of all accesses, and of those that a proxy fence has passed since,
+// so that the asynchronous proxy may touch the same bytes.
+struct ClusterClocks {
+  Clock seen;
+  Clock fenced;
+
+  void learn(const ClusterClocks& other) {
+    seen.learn(other.seen);
+    fenced.learn(other.fenced);
+  }
+};
+
+// What a warp knows, or a barrier hands on: of its own cluster, and of others by their numbers.
+struct Knowledge {
+  ClusterClocks own;
+  std::map<std::uint32_t, std::shared_ptr<const ClusterClocks>> others;
+  bool waited_for_grid = false;  // griddepcontrol.wait: earlier launches have ended
+
+  void learn(const Knowledge& other);  // of the same cluster
+  void fence();                        // the asynchronous proxy follows all that is seen
+};
+
+// What a release leaves at an address for those who acquire it.
+struct Message {
+  std::uint32_t cluster = 0;  // whose `own` it is
+  std::shared_ptr<const Knowledge> knowledge;
+};
+
+void learn(Knowledge& mine, std::uint32_t my_cluster, const Message& message);
+
+}  // namespace openweek::simulator

@@ -1,0 +1,50 @@
+// A kernel with its arguments.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "memory.h"
+#include "program.h"
+
+namespace openweek::simulator {
+
+using Dim3 = std::array<int, 3>;
+
+inline int product(const Dim3& dims) { return dims[0] * dims[1] * dims[2]; }
+
+struct LaunchConfig {
+  Dim3 grid = {1, 1, 1};
+  Dim3 block = {1, 1, 1};
+  Dim3 cluster = {1, 1, 1};
+  std::int64_t dynamic_shared_bytes = 0;
+  int device = 0;
+  int registers_per_thread = 0;  // that a warp starts with; 0: as many as fit
+  bool programmatic = false;     // may start before the launch before it has ended
+};
+
+struct alignas(64) ArgumentBlock {
+  std::uint8_t bytes[64];
+};
+
+struct Launch {
+  std::shared_ptr<const Program> program;
+  LaunchConfig config;
+  std::vector<ArgumentBlock> arguments;  // aligned as tensor maps have to be
+  std::int64_t argument_bytes = 0;
+  GlobalMemory memory;
+  std::shared_ptr<void> owner;  // of the module's variables
+
+  std::int64_t num_clusters() const {
+    return std::int64_t{product(config.grid)} / product(config.cluster);
+  }
+};
+
+// Warps are the first agents of a cluster, CTA after CTA.
+inline int num_warp_agents(const Launch& launch) {
+  return (product(launch.config.block) + kLanes - 1) / kLanes * product(launch.config.cluster);
+}
+
+}  // namespace openweek::simulator
