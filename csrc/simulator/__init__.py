@@ -141,7 +141,15 @@ class Machine:
         packed, ranges = _pack(kernel, args)
         ranges += [_range(f"memory[{i}]", tensor) for i, tensor in enumerate(memory)]
         self._machine.launch(
-            kernel.module, kernel.program, *shapes.values(), smem_bytes, packed, ranges, device, 0, False
+            kernel.module,
+            kernel.program,
+            *shapes.values(),
+            smem_bytes,
+            packed,
+            ranges,
+            device,
+            0,
+            False,
         )
 
     def run(self) -> dict[str, int]:
