@@ -123,7 +123,9 @@ PYBIND11_MODULE(MODULE_NAME, binding) {
         return std::const_pointer_cast<Program>(module.kernel(name));
       });
   py::class_<Machine>(binding, "Machine")
-      .def(py::init<int, int, std::uint64_t>())
+      .def(py::init([](int num_devices, int num_sms, std::uint64_t seed, bool reduced_fp8) {
+        return Machine({num_devices, num_sms, seed, reduced_fp8});
+      }))
       .def("launch", launch)
       .def("run", run);
 }

@@ -15,6 +15,13 @@ using Dim3 = std::array<int, 3>;
 
 inline int product(const Dim3& dims) { return dims[0] * dims[1] * dims[2]; }
 
+struct MachineConfig {
+  int num_devices = 1;
+  int num_sms = 4;           // of a device: CTAs that are resident at a time
+  std::uint64_t seed = 0;    // decides the order of all that has no order
+  bool reduced_fp8 = false;  // tensor cores sum FP8 products with 14 bits
+};
+
 struct LaunchConfig {
   Dim3 grid = {1, 1, 1};
   Dim3 block = {1, 1, 1};

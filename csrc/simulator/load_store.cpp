@@ -39,48 +39,55 @@ uint64_t extended(uint64_t value, const MemoryStep& step) {
   return static_cast<uint64_t>(static_cast<int64_t>(value << shift) >> shift);
 }
 
-// The message at an address of shared or global memory; elsewhere nobody else can see one.
-Message* message_at(Warp& warp, const MemoryStep& step, uint64_t address) {
+// Where strong accesses of a warp at an address leave and find messages; elsewhere than in shared
+// and global memory nobody else could see them.
+template <class With>
+void with_messages(Warp& warp, const MemoryStep& step, uint64_t address, With with) {
   Cluster& cluster = warp.cta().cluster();
   const auto window = static_cast<Window>(step.window);
   if (window == Window::kShared || (window == Window::kGeneric && (address & kSharedWindow))) {
-    return &cluster.messages[static_cast<uint32_t>(address & ~kSharedWindow)];
+    with(cluster.messages, static_cast<uint32_t>(address & ~kSharedWindow));
+  } else if (window == Window::kGlobal ||
+             (window == Window::kGeneric && !(address & (kLocalWindow | kParameterWindow)))) {
+    with(cluster.world().messages(), address);
   }
-  if (window == Window::kLocal || window == Window::kParameter ||
-      (window == Window::kGeneric && (address & (kLocalWindow | kParameterWindow)))) {
-    return nullptr;
-  }
-  return &cluster.world().messages()[address];
 }
 
 // What a strong read learns: at once if it acquires, else at the next fence.
 void acquire(Warp& warp, const MemoryStep& step, uint64_t address) {
-  const Message* message = message_at(warp, step, address);
-  if (message == nullptr || message->knowledge == nullptr) return;
-  const uint32_t cluster = warp.cta().cluster().id();
-  if (step.order == Order::kAcquire || step.order == Order::kAcquireRelease) {
-    learn(warp.knowledge, cluster, *message);
-    return;
-  }
-  if (!warp.fence_acquire) warp.fence_acquire = std::make_unique<Knowledge>();
-  learn(*warp.fence_acquire, cluster, *message);
+  with_messages(warp, step, address, [&](auto& messages, auto key) {
+    const auto found = messages.find(key);
+    if (found == messages.end()) return;
+    const uint32_t cluster = warp.cta().cluster().id();
+    if (step.order == Order::kAcquire || step.order == Order::kAcquireRelease) {
+      learn(warp.knowledge, cluster, found->second);
+    } else {
+      if (!warp.fence_acquire) warp.fence_acquire = std::make_unique<Knowledge>();
+      learn(*warp.fence_acquire, cluster, found->second);
+    }
+  });
 }
 
 // What a strong write leaves: all that the warp knows if it releases, else what it knew at its last
 // fence. A modification keeps what it found.
 void release(Warp& warp, const MemoryStep& step, uint64_t address, bool modifies) {
-  Message* message = message_at(warp, step, address);
-  if (message == nullptr) return;
-  const bool releases = step.order == Order::kRelease || step.order == Order::kAcquireRelease;
-  Message left{warp.cta().cluster().id(),
-               releases ? std::make_shared<const Knowledge>(warp.knowledge) : warp.fence_release};
-  if (modifies && message->knowledge != nullptr) {
-    if (left.knowledge == nullptr) return;
-    Knowledge joined = *left.knowledge;
-    learn(joined, left.cluster, *message);
-    left.knowledge = std::make_shared<const Knowledge>(std::move(joined));
-  }
-  *message = std::move(left);
+  with_messages(warp, step, address, [&](auto& messages, auto key) {
+    const bool releases = step.order == Order::kRelease || step.order == Order::kAcquireRelease;
+    Message left{warp.cta().cluster().id(),
+                 releases ? std::make_shared<const Knowledge>(warp.knowledge) : warp.fence_release};
+    const auto found = messages.find(key);
+    if (found != messages.end() && modifies) {
+      if (left.knowledge == nullptr) return;
+      Knowledge joined = *left.knowledge;
+      learn(joined, left.cluster, found->second);
+      left.knowledge = std::make_shared<const Knowledge>(std::move(joined));
+    }
+    if (left.knowledge != nullptr) {
+      messages[key] = std::move(left);
+    } else if (found != messages.end()) {
+      messages.erase(found);
+    }
+  });
 }
 
 Step load(Warp& warp, const Inst& inst, Mask lanes) {

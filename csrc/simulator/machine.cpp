@@ -21,7 +21,7 @@ struct Stopped {};
 // on the seed and its number alone, and the error of the lowest number is the run's.
 class Apart {
  public:
-  Apart(Launch& launch, std::uint64_t seed) : launch_(launch), seed_(seed) {}
+  Apart(Launch& launch, const MachineConfig& config) : launch_(launch), config_(config) {}
 
   RunReport run(int num_threads, const std::function<void()>& poll) {
     const std::int64_t num_workers = std::min<std::int64_t>(num_threads, launch_.num_clusters());
@@ -56,7 +56,9 @@ class Apart {
       const std::int64_t number = next_++;
       if (number >= launch_.num_clusters() || number > failed_) break;
       try {
-        World world({Share(launch_, number, number + 1)}, 1, 1, seed_of(number), true);
+        MachineConfig config = config_;
+        config.seed = seed_of(number);
+        World world({Share(launch_, number, number + 1)}, config, true);
         const RunReport report = world.run([this, number] {
           if (number > failed_) throw Stopped();
         });
@@ -77,7 +79,8 @@ class Apart {
 
   // Neighbouring numbers must not give similar runs.
   std::uint64_t seed_of(std::int64_t number) const {
-    std::seed_seq sequence{seed_ & 0xffffffffu, seed_ >> 32, static_cast<std::uint64_t>(number)};
+    std::seed_seq sequence{config_.seed & 0xffffffffu, config_.seed >> 32,
+                           static_cast<std::uint64_t>(number)};
     std::uint32_t words[2];
     sequence.generate(words, words + 2);
     return std::uint64_t{words[0]} << 32 | words[1];
@@ -100,7 +103,7 @@ class Apart {
   }
 
   Launch& launch_;
-  std::uint64_t seed_;
+  const MachineConfig& config_;
   std::atomic<std::int64_t> next_ = 0;
   std::atomic<std::int64_t> failed_ = INT64_MAX;  // the lowest number that has
   std::mutex mutex_;                              // of all below
@@ -118,11 +121,11 @@ class Apart {
 RunReport Machine::run(int num_threads, const std::function<void()>& poll) {
   std::deque<Launch> launches = std::exchange(launches_, {});
   if (launches.size() == 1 && !launches.front().program->communicates) {
-    return Apart(launches.front(), seed_).run(num_threads, poll);
+    return Apart(launches.front(), config_).run(num_threads, poll);
   }
   std::vector<Share> shares;
   for (Launch& launch : launches) shares.emplace_back(launch, 0, launch.num_clusters());
-  return World(std::move(shares), num_devices_, num_sms_, seed_, false).run(poll);
+  return World(std::move(shares), config_, false).run(poll);
 }
 
 }  // namespace openweek::simulator

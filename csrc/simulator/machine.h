@@ -12,8 +12,7 @@ namespace openweek::simulator {
 // Launches of one device run one after the other, as on one stream; devices run at the same time.
 class Machine {
  public:
-  Machine(int num_devices, int num_sms, std::uint64_t seed)
-      : num_devices_(num_devices), num_sms_(num_sms), seed_(seed) {}
+  explicit Machine(const MachineConfig& config) : config_(config) {}
 
   void launch(Launch launch) { launches_.push_back(std::move(launch)); }
 
@@ -23,9 +22,7 @@ class Machine {
   RunReport run(int num_threads, const std::function<void()>& poll);
 
  private:
-  int num_devices_;
-  int num_sms_;
-  std::uint64_t seed_;
+  MachineConfig config_;
   std::deque<Launch> launches_;
 };
 

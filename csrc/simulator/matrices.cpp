@@ -95,7 +95,8 @@ Step multiply(Warp& warp, const Inst& inst, Mask lanes) {
   const Rows b{file, rows.data()};
   const Rows c{file, rows.data() + rows.size() - num_d};
   // 4 registers of A hold 32 bytes of k, 2 hold 16.
-  mma(step.op, static_cast<int>(8 * step.a.size()), a, b, c, d);
+  mma(step.op.on(warp.cta().cluster().world().config().reduced_fp8),
+      static_cast<int>(8 * step.a.size()), a, b, c, d);
   return Step::kNext;
 }
 

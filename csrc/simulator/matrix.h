@@ -68,6 +68,14 @@ struct MatrixOp {
   bool f16_accumulator = false;      // two to a register; summed in f32, rounded once at the end
   bool negate = false;               // of one operand: imm-scale-a * imm-scale-b = -1
   Summation summation = Summation::kF32;
+
+  // The same on a machine that sums products of FP8 with fewer bits, or does not.
+  MatrixOp on(bool reduced_fp8) const {
+    MatrixOp op = *this;
+    const bool is_fp8 = a == NumberType::kE4M3 || a == NumberType::kE5M2;
+    if (is_fp8 && reduced_fp8) op.summation = Summation::kFourteenBits;
+    return op;
+  }
 };
 
 // D = A * B + (accumulate ? D : 0) with A [64, k], B [k, n], k = 32 bytes.

@@ -110,18 +110,20 @@ void Warpgroup::check_complete(Warp& warp) const {
 
 void Warpgroup::run(IssuedMatrix& matrix) {
   const WgmmaStep& step = *matrix.step;
+  World& world = matrix.warps[0]->cta().cluster().world();
   const auto& shared = matrix.warps[0]->cta().shared();
+  const MatrixOp op = step.op.on(world.config().reduced_fp8);
   WarpgroupRows d, a;
   for (int warp = 0; warp < kWarpgroup; ++warp) {
     d[warp] = {matrix.warps[warp]->row<std::uint8_t>(0), step.d.data()};
     a[warp] = {matrix.warps[warp]->row<std::uint8_t>(0), step.a.data()};
   }
   if (step.a_in_registers) {
-    wgmma(step.op, a, matrix.columns, shared.data(), matrix.accumulate, d);
+    wgmma(op, a, matrix.columns, shared.data(), matrix.accumulate, d);
   } else {
-    wgmma(step.op, matrix.rows, matrix.columns, shared.data(), matrix.accumulate, d);
+    wgmma(op, matrix.rows, matrix.columns, shared.data(), matrix.accumulate, d);
   }
-  matrix.warps[0]->cta().cluster().world().progressed();
+  world.progressed();
 }
 
 namespace {

@@ -26,12 +26,11 @@ void RunReport::add(const RunReport& other) {
   num_bulk_copies += other.num_bulk_copies;
 }
 
-World::World(std::vector<Share> shares, int num_devices, int num_sms, std::uint64_t seed,
-             bool remembers_reads)
+World::World(std::vector<Share> shares, const MachineConfig& config, bool remembers_reads)
     : shares_(std::move(shares)),
-      num_sms_(num_sms),
-      random_(seed),
-      resident_(num_devices),
+      config_(config),
+      random_(config.seed),
+      resident_(config.num_devices),
       history_(remembers_reads) {}
 
 World::~World() = default;
@@ -130,7 +129,7 @@ bool World::start_clusters() {
       int busy = 0;
       for (const auto& cluster : here) busy += static_cast<int>(cluster->ctas().size());
       const int wanted = product(share.launch->config.cluster);
-      if (busy > 0 && busy + wanted > num_sms_) break;
+      if (busy > 0 && busy + wanted > config_.num_sms) break;
       const auto id = static_cast<std::uint32_t>(origins_.size());
       origins_.push_back({i, share.next});
       here.push_back(std::make_unique<Cluster>(*this, *share.launch, share.next++, id));

@@ -45,8 +45,7 @@ struct Share {
 class World {
  public:
   // `remembers_reads`: for a history that is joined with others.
-  World(std::vector<Share> shares, int num_devices, int num_sms, std::uint64_t seed,
-        bool remembers_reads);
+  World(std::vector<Share> shares, const MachineConfig& config, bool remembers_reads);
   ~World();
 
   // Lets a copy happen later: some soon, some only when nothing else can go on. `in_shared` tells
@@ -73,6 +72,7 @@ class World {
   bool written_by_warp(std::uint32_t cluster, Agent agent) const;
   std::string describe(std::uint32_t cluster, Epoch epoch) const;
 
+  const MachineConfig& config() const { return config_; }
   RunReport& report() { return report_; }
   GlobalHistory& history() { return history_; }
   std::unordered_map<std::uint64_t, Message>& messages() { return messages_; }
@@ -100,7 +100,7 @@ class World {
   [[noreturn]] void deadlock(const char* what);
 
   std::vector<Share> shares_;
-  int num_sms_;
+  MachineConfig config_;
   std::mt19937_64 random_;
   std::vector<std::vector<std::unique_ptr<Cluster>>> resident_;  // by device
   std::vector<Warp*> warps_;
