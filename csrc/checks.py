@@ -6,8 +6,10 @@ from typing import Any, Literal, NoReturn
 
 import torch
 
+from csrc.simulation import active
+
 Layout = Literal["any", "rows", "tma", "contiguous"]
-Backend = Literal["cpu"]
+Backend = Literal["cpu", "kernel"]
 
 # The tensor memory accelerator addresses memory in units of 16 bytes.
 _TMA_BYTES = 16
@@ -88,13 +90,23 @@ class Checker:
         if not low <= value <= high:
             self.invalid(argument, f"be between {low} and {high}", value, remedy)
 
-    def backend(self) -> Backend:
-        """Name the implementation that serves the device of the tensors checked so far."""
-        if self._device is not None and self._device.type != "cpu":
-            kind = self._device.type
-            remedy = f"the kernel of this op for {kind} is not built yet; CPU tensors work"
-            self.not_built(self._first, "be on cpu", self._device, remedy)
-        return "cpu"
+    def backend(self, *, has_kernel: bool = False) -> Backend:
+        """Name the implementation that serves the device of the tensors checked so far.
+
+        Args:
+            has_kernel: whether the op has a Hopper kernel; it then serves CUDA tensors, and CPU
+                tensors inside `csrc.simulate()`.
+        """
+        device = self._device
+        if device is None or (device.type == "cpu" and active() is None):
+            return "cpu"
+        if not has_kernel and device.type == "cpu":
+            remedy = "the Hopper kernel of this op is not built yet; call it outside"
+            self.not_built(self._first, "not be simulated", f"a tensor on {device}", remedy)
+        if not has_kernel or device.type not in ("cpu", "cuda"):
+            remedy = f"the kernel of this op for {device.type} is not built yet; CPU tensors work"
+            self.not_built(self._first, "be on cpu", device, remedy)
+        return "kernel"
 
     def invalid(self, argument: str, rule: str, actual: object, remedy: str) -> NoReturn:
         """Raise ValueError: a shape, stride or value breaks a rule."""

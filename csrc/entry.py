@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from csrc.parameters import align_up
-
 Extent: TypeAlias = tuple[int, int, int]
 
 # A parameter: `.param .u64 name` or `.param .align 64 .b8 name[128]`.
@@ -64,3 +62,7 @@ def _parameters(declarations: str) -> tuple[tuple[int, int], ...]:
 def _extent(directives: str, name: str) -> Extent | None:
     found = re.search(rf"\.{name}\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?", directives)
     return (int(found[1]), int(found[2] or 1), int(found[3] or 1)) if found else None
+
+
+def align_up(value: int, alignment: int) -> int:
+    return -(-value // alignment) * alignment

@@ -4,14 +4,13 @@
     launcher(x, y, 3.0, grid=(16, 1, 1))
 
 What stays the same from launch to launch is checked and prepared once; a launch checks its own
-arguments, packs them into one buffer and hands that to the driver or to a simulated machine.
+arguments, packs them into one buffer and hands that to the driver or to the simulation.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
 
@@ -20,6 +19,8 @@ from csrc.compiler import Kernel
 from csrc.entry import Extent, read_entry
 from csrc.host import driver
 from csrc.parameters import Map, Number, Signature
+from csrc.simulation import Launch, active
+from csrc.simulator import MemoryRange
 from csrc.tensor_map import TensorMap
 
 # Limits of compute capability 9.0 (CUDA C++ Programming Guide, "Compute Capabilities").
@@ -29,45 +30,6 @@ MAX_CLUSTER_CTAS = 16
 _MAX_BLOCK = (1024, 1024, 64)
 _MAX_GRID = (2**31 - 1, 65535, 65535)
 _CAPABILITY = (9, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryRange:
-    """Bytes that a launch may touch: those of one argument."""
-
-    name: str
-    address: int
-    num_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """One launch, complete and checked, as a simulated machine gets it.
-
-    Attributes:
-        kernel: What to run.
-        grid: CTAs per dim.
-        block: Threads per dim.
-        cluster: CTAs of a cluster per dim; divides the grid.
-        smem_bytes: Dynamic shared memory of a CTA.
-        parameters: The parameter buffer; tensor maps are in the simulator's encoding.
-        memory: What the launch may touch.
-    """
-
-    kernel: Kernel
-    grid: Extent
-    block: Extent
-    cluster: Extent
-    smem_bytes: int
-    parameters: bytes
-    memory: tuple[MemoryRange, ...]
-
-
-class Machine(Protocol):
-    """What runs launches on CPU tensors."""
-
-    def launch(self, launch: Launch) -> None:
-        """Runs the kernel, or enqueues it."""
 
 
 class Launcher:
@@ -108,18 +70,20 @@ class Launcher:
         self._check_shape()
         self._check_entry()
 
-    def __call__(self, *arguments: Any, grid: Extent, machine: Machine | None = None) -> None:
+    def __call__(self, *arguments: Any, grid: Extent) -> None:
         """Launches on the device of the arguments; on CUDA on torch's current stream.
+
+        Inside `csrc.simulate()` a launch on CPU tensors runs to its end before this returns.
 
         Args:
             *arguments: One per member of the signature: tensors, numbers, tensor maps.
             grid: CTAs per dim.
-            machine: What runs a launch on CPU tensors.
 
         Raises:
             TypeError, ValueError: An argument or the grid is wrong; nothing has been launched.
             NotImplementedError: The device cannot run the kernel.
-            RuntimeError: The driver refused; the text is the driver's.
+            RuntimeError: The driver refused; the text is the driver's. Or the simulator found what
+                no kernel may do.
         """
         device = self._device_of(arguments)
         self._check_grid(grid)
@@ -133,10 +97,11 @@ class Launcher:
         parameters = self._signature.pack(arguments, TensorMap.encode_for_simulator)
         if parameters is None:
             self._refuse(arguments)
-        if machine is None:
-            remedy = "simulate it: pass machine"
+        simulation = active()
+        if simulation is None:
+            remedy = "or run it in the simulator: with csrc.simulate()"
             Checker(self._op).not_built("arguments", "be on a CUDA device", device, remedy)
-        machine.launch(self._complete(arguments, grid, parameters))
+        simulation.launch(self._complete(arguments, grid, parameters))
 
     def _complete(self, arguments: tuple[Any, ...], grid: Extent, parameters: bytes) -> Launch:
         ranges = map(_range, self._signature.members, arguments)
@@ -247,6 +212,21 @@ class Launcher:
             actual = f"{torch.cuda.get_device_name(device)} with {capability}"
             rule = f"be on a device of compute capability {_CAPABILITY}"
             Checker(self._op).not_built("arguments", rule, actual, "the kernel is Hopper's")
+
+
+def num_sms(device: torch.device) -> int:
+    """SMs of a GPU, or of the simulated one where CPU tensors are simulated: for persistent grids.
+
+    Raises:
+        NotImplementedError: The device is neither.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).multi_processor_count)
+    simulation = active()
+    if simulation is None:
+        remedy = "or run the kernel in the simulator: with csrc.simulate()"
+        Checker("num_sms").not_built("device", "be a CUDA device", device, remedy)
+    return simulation.num_sms
 
 
 def _check_extent(check: Checker, name: str, extent: Extent, limits: tuple[int, ...]) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from csrc.checks import Checker
+from csrc.entry import align_up
 from csrc.tensor_map import MAP_BYTES, TensorMap
 
 Encode: TypeAlias = Callable[[TensorMap], bytes]
@@ -219,7 +220,3 @@ def _format(placed: Sequence[tuple[Member, int]], num_bytes: int) -> str:
         pieces += [f"{offset - end}x", member.format]
         end = offset + member.num_bytes
     return "<" + "".join(pieces) + f"{num_bytes - end}x"
-
-
-def align_up(value: int, alignment: int) -> int:
-    return -(-value // alignment) * alignment

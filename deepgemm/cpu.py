@@ -1,4 +1,4 @@
-"""The CPU path: dequantise to float32 and let torch multiply."""
+"""The CPU path: dequantise FP8 to float32, and let torch multiply."""
 
 import torch
 
@@ -6,6 +6,12 @@ _GRAN = 128
 # Weights are dequantised this many rows at a time, which keeps them in the cache for the product
 # and, above all, in memory the process already has: fresh pages cost more than the arithmetic.
 _ROWS_AT_A_TIME = 512
+
+
+@torch.no_grad()
+def bf16_gemm_nt(a: torch.Tensor, b: torch.Tensor, d: torch.Tensor) -> None:
+    """Compute `d = a @ b.T` for a [m, k] and b [n, k]; torch's sums are FP32, rounded once."""
+    d.copy_(a @ b.T)
 
 
 @torch.no_grad()

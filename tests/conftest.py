@@ -1,7 +1,6 @@
 """What every test may ask for: a backend, a seed, ranks; and what the machine must offer for it."""
 
 import contextlib
-import importlib
 import os
 import random
 import shutil
@@ -16,6 +15,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+import csrc
 from tests.forked_pool import ForkedPool
 
 settings.register_profile("dev", deadline=None, print_blob=True)
@@ -44,7 +44,7 @@ class Backend:
     def run(self) -> Iterator[None]:
         """Inside this context a call on tensors of ``device`` is run by this backend."""
         if self.name == "simulator":
-            with importlib.import_module("csrc").simulate():
+            with csrc.simulate():
                 yield
         else:
             yield
@@ -52,13 +52,15 @@ class Backend:
 
 @pytest.fixture(
     scope="module",  # a function-scoped fixture would not go with hypothesis
-    params=["cpu", "simulator", pytest.param("cuda", marks=pytest.mark.gpu)],
+    params=[
+        "cpu",
+        pytest.param("simulator", marks=pytest.mark.compile),
+        pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.compile]),
+    ],
 )
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Runs the test once per backend that this machine and this checkout have."""
+    """Runs the test once per backend that this machine has."""
     name: str = request.param
-    if name == "simulator" and not hasattr(importlib.import_module("csrc"), "simulate"):
-        pytest.skip("simulator (csrc.simulate is not built yet)")
     return Backend(name, torch.device("cuda" if name == "cuda" else "cpu"))
 
 

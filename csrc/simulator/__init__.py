@@ -15,7 +15,7 @@ from torch import Tensor
 
 from csrc import native
 
-__all__ = ["Kernel", "Machine", "Module", "load"]
+__all__ = ["Kernel", "Machine", "MemoryRange", "Module", "load"]
 
 MAX_SHARED_BYTES = 227 * 1024
 MAX_THREADS = 1024
@@ -34,6 +34,15 @@ def core() -> ModuleType:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryRange:
+    """Bytes that a launch may touch, and what errors call them."""
+
+    name: str
+    address: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """One kernel of a module, ready to be launched."""
 
@@ -48,6 +57,10 @@ class Kernel:
     def parameters(self) -> list[tuple[str, int, int]]:
         """(name, offset, bytes) of each parameter."""
         return list(self.program.parameters)
+
+    def split(self, buffer: bytes) -> list[bytes]:
+        """The parameters in a buffer that holds all of them, as `Machine.launch` takes them."""
+        return [buffer[offset : offset + size] for _, offset, size in self.parameters]
 
 
 class Module:
@@ -120,7 +133,8 @@ class Machine:
         cluster: int | Sequence[int] = 1,
         smem_bytes: int = 0,
         device: int = 0,
-        memory: Sequence[Tensor] = (),
+        memory: Sequence[Tensor | MemoryRange] = (),
+        registers: int = 0,
     ) -> None:
         """Enters a kernel that `run` will run, together with all others entered before it.
 
@@ -133,8 +147,9 @@ class Machine:
             cluster: CTAs of a cluster.
             smem_bytes: dynamic shared memory.
             device: on which GPU.
-            memory: more tensors that the kernel may touch, such as those that structures in `args`
-                point to.
+            memory: more that the kernel may touch, such as what structures in `args` point to.
+            registers: of a thread at the start, as the compiler reports them; 0: as many as fit.
+                What setmaxnreg may take follows from it.
 
         Raises:
             TypeError: an argument is of no such kind.
@@ -143,7 +158,7 @@ class Machine:
         shapes = {"grid": _dims(grid), "block": _dims(block), "cluster": _dims(cluster)}
         self._check(kernel, shapes, smem_bytes, device)
         packed, ranges = _pack(kernel, args)
-        ranges += [_range(f"memory[{i}]", tensor) for i, tensor in enumerate(memory)]
+        ranges += [_range(f"memory[{i}]", given) for i, given in enumerate(memory)]
         self._machine.launch(
             kernel.module,
             kernel.program,
@@ -152,7 +167,7 @@ class Machine:
             packed,
             ranges,
             device,
-            0,
+            registers,
             False,
         )
 
@@ -231,9 +246,11 @@ def _pack(
     return bytes(buffer), ranges
 
 
-def _range(name: str, tensor: Tensor) -> tuple[int, int, str]:
-    """The bytes of a tensor, up to its last element."""
-    extent = 0
+def _range(name: str, given: Tensor | MemoryRange) -> tuple[int, int, str]:
+    """Begin, end and name; of a tensor up to its last element."""
+    if isinstance(given, MemoryRange):
+        return given.address, given.address + given.num_bytes, given.name
+    tensor, extent = given, 0
     if tensor.numel():
         strides = zip(tensor.shape, tensor.stride(), strict=True)
         extent = 1 + sum((size - 1) * stride for size, stride in strides)

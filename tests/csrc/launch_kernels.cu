@@ -37,11 +37,11 @@ __global__ void copy_box(const __grid_constant__ primitives::TensorMap map,
   }
   __syncthreads();
   barrier.wait(0);
-  if (blockIdx.x != 0)
+  if (blockIdx.x != 0 || blockIdx.y != 0)
     return;
-  for (int i = threadIdx.x; i < num_elements; i += blockDim.x)
+  for (int i = thread; i < num_elements; i += blockDim.x * blockDim.y)
     box[i] = staged[i];
-  if (threadIdx.x == 0) {
+  if (thread == 0) {
     uint32_t shared_bytes, x, y, z;
     asm("mov.u32 %0, %%dynamic_smem_size;" : "=r"(shared_bytes));
     asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(x));

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+import csrc
 from csrc import Checker, checks
 
 
@@ -87,6 +88,19 @@ def test_names_what_a_device_lacks(check: Checker) -> None:
         "op: a must be on cpu, got meta"
         " (the kernel of this op for meta is not built yet; CPU tensors work)",
     )
+
+
+def test_a_simulation_runs_what_has_a_kernel(check: Checker) -> None:
+    check.tensor("a", torch.zeros(2), ("m",), torch.float32)
+    assert check.backend(has_kernel=True) == "cpu"
+    with csrc.simulate():
+        assert check.backend(has_kernel=True) == "kernel"
+        refuses(
+            check.backend,
+            NotImplementedError,
+            "op: a must not be simulated, got a tensor on cpu"
+            " (the Hopper kernel of this op is not built yet; call it outside)",
+        )
 
 
 PADDED_ROWS = torch.zeros(4, 24, dtype=torch.bfloat16)[:, :16]

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from csrc import simulator
+import csrc
 from csrc.compiled import Report
 from csrc.compiler import Kernel, compile_kernel
-from csrc.launcher import Launch, Launcher, MemoryRange
+from csrc.launcher import Launcher, num_sms
 from csrc.parameters import Map, Number, Pointer, Signature, Struct
+from csrc.simulation import Launch
+from csrc.simulator import MemoryRange
 from csrc.tensor_map import TensorMap
 
 KERNELS = Path(__file__).with_name("launch_kernels.cu")
@@ -48,22 +50,23 @@ def launcher(**settings: Any) -> Launcher:
     return Launcher(changes.pop("kernel"), changes.pop("signature"), op="op", **changes)
 
 
-class Recorder:
-    """A machine that keeps what it is given."""
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
+    """What a simulation would have run."""
+    kept: list[Launch] = []
 
-    def __init__(self) -> None:
-        self.launches: list[Launch] = []
+    class Recorder:
+        launch = kept.append
 
-    def launch(self, launch: Launch) -> None:
-        self.launches.append(launch)
+    monkeypatch.setattr("csrc.launcher.active", Recorder)
+    return kept
 
 
-def test_a_machine_gets_everything_that_a_launch_is() -> None:
-    machine = Recorder()
+def test_a_simulation_gets_everything_that_a_launch_is(launches: list[Launch]) -> None:
     ready = launcher(block=(32, 4, 2), cluster=(2, 1, 1), smem_bytes=4096)
-    ready(X, Y, 0.5, -7, MAP, grid=(6, 5, 4), machine=machine)
-    ready(None, Y, 1, 0, MAP, grid=(2, 1, 1), machine=machine)
-    first, second = machine.launches
+    ready(X, Y, 0.5, -7, MAP, grid=(6, 5, 4))
+    ready(None, Y, 1, 0, MAP, grid=(2, 1, 1))
+    first, second = launches
     assert (first.grid, first.block, first.cluster) == ((6, 5, 4), (32, 4, 2), (2, 1, 1))
     assert first.smem_bytes == 4096
     assert first.kernel.name == "kernel"
@@ -95,10 +98,11 @@ def test_a_machine_gets_everything_that_a_launch_is() -> None:
     ],
     ids=["slice", "expanded", "empty", "scalar"],
 )
-def test_memory_is_that_of_the_view_alone(tensor: torch.Tensor, num_bytes: int) -> None:
-    machine = Recorder()
-    launcher()(X, tensor, 1, 1, MAP, grid=(1, 1, 1), machine=machine)
-    assert machine.launches[0].memory[1] == MemoryRange("y", tensor.data_ptr(), num_bytes)
+def test_memory_is_that_of_the_view_alone(
+    tensor: torch.Tensor, num_bytes: int, launches: list[Launch]
+) -> None:
+    launcher()(X, tensor, 1, 1, MAP, grid=(1, 1, 1))
+    assert launches[0].memory[1] == MemoryRange("y", tensor.data_ptr(), num_bytes)
 
 
 @pytest.mark.parametrize(
@@ -177,12 +181,11 @@ def test_accepts_the_limits_themselves() -> None:
     ids=str,
 )
 def test_refuses_arguments_and_launches_nothing(
-    arguments: tuple[Any, ...], error: type[Exception], message: str
+    arguments: tuple[Any, ...], error: type[Exception], message: str, launches: list[Launch]
 ) -> None:
-    machine = Recorder()
     with pytest.raises(error, match=f"^op: {message}"):
-        launcher()(*arguments, grid=(1, 1, 1), machine=machine)
-    assert not machine.launches
+        launcher()(*arguments, grid=(1, 1, 1))
+    assert not launches
 
 
 @pytest.mark.parametrize(
@@ -197,16 +200,22 @@ def test_refuses_arguments_and_launches_nothing(
     ],
     ids=str,
 )
-def test_refuses_grids(grid: tuple[int, int, int], message: str) -> None:
-    machine = Recorder()
+def test_refuses_grids(grid: tuple[int, int, int], message: str, launches: list[Launch]) -> None:
     with pytest.raises(ValueError, match=f"^op: {message}"):
-        launcher(cluster=(2, 2, 1))(X, Y, 1, 1, MAP, grid=grid, machine=machine)
-    assert not machine.launches
+        launcher(cluster=(2, 2, 1))(X, Y, 1, 1, MAP, grid=grid)
+    assert not launches
 
 
-def test_cpu_tensors_need_a_machine() -> None:
-    with pytest.raises(NotImplementedError, match=r"^op: arguments must be on a CUDA device"):
+def test_cpu_tensors_need_a_simulation() -> None:
+    with pytest.raises(NotImplementedError, match=r"^op: arguments must be on a CUDA device.*sim"):
         launcher()(X, Y, 1, 1, MAP, grid=(1, 1, 1))
+
+
+def test_the_number_of_sms_is_that_of_the_simulation() -> None:
+    with csrc.simulate(num_sms=6):
+        assert num_sms(X.device) == 6
+    with pytest.raises(NotImplementedError, match="device must be a CUDA device, got cpu"):
+        num_sms(X.device)
 
 
 def test_something_must_say_where_to_run() -> None:
@@ -251,28 +260,6 @@ def test_signatures_agree_with_what_the_compiler_makes() -> None:
         compiled("axpy", COPY_BOX, block=(256, 1, 1))
 
 
-class Simulated:
-    """A simulated GPU; what a launch may touch is made of the tensors given here."""
-
-    def __init__(self, *tensors: torch.Tensor) -> None:
-        self._tensors = tensors
-
-    def launch(self, launch: Launch) -> None:
-        kernel = simulator.load(launch.kernel.ptx)[launch.kernel.name]
-        slices = [launch.parameters[at : at + size] for _, at, size in kernel.parameters]
-        with simulator.Machine() as machine:
-            machine.launch(
-                kernel,
-                launch.grid,
-                launch.block,
-                args=slices,
-                cluster=launch.cluster,
-                smem_bytes=launch.smem_bytes,
-                memory=self._tensors,
-            )
-            machine.run()
-
-
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 
 
@@ -285,9 +272,9 @@ def test_axpy(device: str, n: int, programmatic: bool, seed: int) -> None:
     expected = y + 2.5 * x + 0.5
     expected[n] = y[n]
     axpy = compiled("axpy", AXPY, block=(256, 1, 1), programmatic=programmatic)
-    grid, machine = (-(-n // 256), 1, 1), Simulated(x, y)
-    axpy(x, y, 2.5, n, grid=grid, machine=machine)
-    axpy(None, y, 0.5, n, grid=grid, machine=machine)
+    with csrc.simulate(seed=seed):
+        axpy(x, y, 2.5, n, grid=(-(-n // 256), 1, 1))
+        axpy(None, y, 0.5, n, grid=(-(-n // 256), 1, 1))
     torch.testing.assert_close(y, expected)
 
 
@@ -303,9 +290,9 @@ def test_a_box(device: str, cluster: tuple[int, int, int], smem_bytes: int) -> N
     copy_box = compiled(
         "copy_box", COPY_BOX, block=(128, 2, 1), cluster=cluster, smem_bytes=smem_bytes
     )
-    grid, machine = (cluster[0], 2 * cluster[1], 1), Simulated(source, box, shape)
-    map_of_source = TensorMap.of(source, (16, 32))
-    copy_box(map_of_source, box, shape, 8, 90, 16 * 32, grid=grid, machine=machine)
+    grid = (cluster[0], 2 * cluster[1], 1)
+    with csrc.simulate():
+        copy_box(TensorMap.of(source, (16, 32)), box, shape, 8, 90, 16 * 32, grid=grid)
     expected = torch.zeros_like(box)
     expected[:10] = source[90:, 8:40]  # rows beyond the tensor are zeros
     assert torch.equal(box, expected)

@@ -13,7 +13,7 @@ def test_every_name_is_there() -> None:
     assert all(hasattr(deepgemm, name) for name in deepgemm.__all__)
 
 
-@pytest.mark.parametrize("module", ["dense", "layout", "quantization"])
+@pytest.mark.parametrize("module", ["bf16", "dense", "layout", "quantization"])
 def test_docstring_examples(module: str) -> None:
     results = doctest.testmod(importlib.import_module(f"deepgemm.{module}"))
     assert results.attempted > 0
