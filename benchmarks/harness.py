@@ -86,9 +86,12 @@ def run_case(
 
 
 def shapes_for(case: Case[Any], shape_set: str, device: torch.device) -> list[Any]:
-    """Returns the shapes of a set, on a CPU without those too large for it."""
+    """Returns the shapes of a set, on a CPU without those too large for it.
+
+    A case for CPUs alone has chosen its shapes for them.
+    """
     shapes = case.shapes[shape_set]
-    if device.type != "cpu":
+    if device.type != "cpu" or case.devices == ("cpu",):
         return list(shapes)
     works = map(case.work, shapes)
     fits = (work.flops <= CPU_FLOP_LIMIT and work.bytes <= CPU_BYTE_LIMIT for work in works)

@@ -130,6 +130,8 @@ def test_a_cpu_is_spared_the_largest_shapes(work: Work, kept: bool) -> None:
     case = double_case(work=lambda _: work)
     assert shapes_for(case, "real", CPU) == ([Rows(8)] if kept else [])
     assert shapes_for(case, "real", torch.device("cuda")) == [Rows(8)]
+    # Made for CPUs alone, it has chosen its shapes for them.
+    assert shapes_for(double_case(work=lambda _: work, devices=("cpu",)), "real", CPU) == [Rows(8)]
 
 
 def test_rates_follow_from_times() -> None:
