@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from csrc import doctor
+from csrc import doctor, host, simulator
 from csrc.build import Outcome, compile_all, remarks_of, table_of
 from csrc.cache import CacheError
 from csrc.compiled import NoCompilerError
@@ -15,9 +15,15 @@ from csrc.kernels import KERNELS, Instantiation
 
 _FAILED, _INTERRUPTED = 1, 130
 
+CPP_PARTS: dict[str, Callable[[], object]] = {
+    "launcher": host.driver,
+    "simulator": simulator.core,
+}
+
 _EXAMPLES = """examples:
-  python -m csrc doctor     compilers, driver, GPUs and cache; what is missing and what brings it
-  python -m csrc build      compiles every kernel into the cache; registers, spills, shared memory
+  python -m csrc doctor        compilers, driver, GPUs and cache; what is missing and what brings it
+  python -m csrc build         every kernel into the cache; its registers, spills, shared memory
+  python -m csrc build --all   the C++ parts too, so that nothing is compiled at first use
 
 exit code: 0; 1 if something is missing or does not compile; 2 for a mistake in the command.
 """
@@ -33,10 +39,12 @@ def main(argv: Sequence[str]) -> int:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     commands.add_parser("doctor", help="what this machine has").set_defaults(run=_doctor)
-    commands.add_parser("build", help="compile every kernel").set_defaults(run=_build)
+    build = commands.add_parser("build", help="compile every kernel")
+    build.add_argument("--all", action="store_true", help="compile the C++ parts too")
+    build.set_defaults(run=_build)
     arguments = parser.parse_args(argv)
     try:
-        return int(arguments.run())
+        return int(arguments.run(arguments))
     except (NoCompilerError, CacheError) as problem:
         print(problem, file=sys.stderr)
         return _FAILED
@@ -44,13 +52,13 @@ def main(argv: Sequence[str]) -> int:
         return _INTERRUPTED
 
 
-def _doctor() -> int:
+def _doctor(_: argparse.Namespace) -> int:
     findings = doctor.examine()
     print(doctor.rendered(findings))
     return 0 if doctor.healthy(findings) else _FAILED
 
 
-def _build() -> int:
+def _build(arguments: argparse.Namespace) -> int:
     print(find_compiler().version)
     outcomes: list[tuple[Instantiation, Outcome]] = []
     _show_progress(0)
@@ -64,7 +72,21 @@ def _build() -> int:
         print(remark)
     num_compiled = sum(isinstance(outcome, Kernel) for _, outcome in outcomes)
     print(f"{num_compiled} of {len(KERNELS)} kernels compiled")
-    return 0 if num_compiled == len(KERNELS) else _FAILED
+    sound = num_compiled == len(KERNELS)
+    if arguments.all:
+        built = [_build_cpp(name, part) for name, part in CPP_PARTS.items()]
+        sound = sound and all(built)
+    return 0 if sound else _FAILED
+
+
+def _build_cpp(name: str, part: Callable[[], object]) -> bool:
+    try:
+        part()
+    except RuntimeError as problem:  # no compiler, or it refused
+        print(f"{name} (C++): {problem}", file=sys.stderr)
+        return False
+    print(f"{name} (C++): ready")
+    return True
 
 
 def _show_progress(num_done: int) -> None:

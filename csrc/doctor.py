@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from csrc import cache
@@ -45,8 +43,7 @@ def examine() -> list[Finding]:
     return [
         *compiler_findings(nvrtc, nvcc),
         *driver_findings(driver, nvrtc if not isinstance(nvrtc, str) else nvcc),
-        _host_finding("g++", "apt-get install g++"),
-        _host_finding("ninja", "pip install ninja"),
+        _cpp_finding(),
         _cache_finding(),
     ]
 
@@ -109,11 +106,10 @@ def _compiler(find: Callable[[], Compiler]) -> Compiler | str:
         return str(problem)
 
 
-def _host_finding(program: str, remedy: str) -> Finding:
-    """A program that builds the simulator; wheels put theirs beside the interpreter."""
-    beside = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
-    found = shutil.which(program, path=beside)
-    return Finding(program, "ok" if found else "missing", found or f"not found ({remedy})")
+def _cpp_finding() -> Finding:
+    """What builds the simulator and the host part of the launcher."""
+    found = shutil.which("g++")
+    return Finding("g++", "ok" if found else "missing", found or "not found (apt-get install g++)")
 
 
 def _cache_finding() -> Finding:

@@ -14,6 +14,7 @@ from csrc.compiled import Compiled, CompileError, NoCompilerError, Report
 from csrc.compiler import Kernel
 from csrc.driver import Driver, Gpu, find_driver
 from csrc.kernels import Instantiation
+from csrc.native import NativeBuildError
 
 HOPPER, ADA = Gpu("NVIDIA H200", (9, 0)), Gpu("NVIDIA L4", (8, 9))
 
@@ -176,11 +177,10 @@ def test_sick_machine(
     assert command.main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines if line.startswith("missing")] == [
-        ["missing", subject] for subject in ("NVRTC", "nvcc", "g++", "ninja", "cache")
+        ["missing", subject] for subject in ("NVRTC", "nvcc", "g++", "cache")
     ]
     assert "not writable (set OPENWEEK_CACHE)" in lines[-1]
-    assert "apt-get install g++" in lines[-3]
-    assert "pip install ninja" in lines[-2]
+    assert "apt-get install g++" in lines[-2]
 
 
 KERNELS = (
@@ -239,6 +239,34 @@ def test_progress_on_a_terminal(
     command.main(["build"])
     shown = capsys.readouterr().err.split("\r\x1b[K")
     assert shown == ["", "0 of 2 kernels", "1 of 2 kernels", ""]
+
+
+def test_all_of_it_brings_the_cpp_parts_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built = []
+
+    def refused() -> None:
+        raise NativeBuildError("native.build: the C++ does not compile")
+
+    monkeypatch.setattr(command, "KERNELS", KERNELS[:1])
+    monkeypatch.setattr(command, "compile_all", lambda k: build.compile_all(k, compile_one))
+    monkeypatch.setattr(command, "find_compiler", Compiler13)
+    parts = {"launcher": lambda: built.append("launcher"), "simulator": lambda: None}
+    monkeypatch.setattr(command, "CPP_PARTS", parts)
+    assert command.main(["build"]) == 0
+    assert built == []
+    capsys.readouterr()
+    assert command.main(["build", "--all"]) == 0
+    assert built == ["launcher"]
+    assert capsys.readouterr().out.endswith(
+        "1 of 1 kernels compiled\nlauncher (C++): ready\nsimulator (C++): ready\n"
+    )
+    parts["launcher"] = refused
+    assert command.main(["build", "--all"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.endswith("simulator (C++): ready\n")
+    assert captured.err == "launcher (C++): native.build: the C++ does not compile\n"
 
 
 def test_build_without_a_compiler(
