@@ -6,6 +6,7 @@
 #pragma once
 
 #include "primitives/smem.cuh"
+#include "primitives/wgmma_shapes.cuh"
 
 namespace openweek::primitives {
 
@@ -22,6 +23,16 @@ constexpr uint64_t k_major_descriptor(uint32_t address) {
   constexpr uint64_t kLeadingOffset = 1;  // not used with a swizzle
   return uint64_t{(address & 0x3FFFF) >> 4} | kLeadingOffset << 16 | kEightRows >> 4 << 32 |
          static_cast<uint64_t>(kSwizzle) << 62;
+}
+
+// Describes an MN-major matrix of 2-byte elements, swizzled by 128 bytes: panels of 64 elements of
+// m or n, each with a row of 128 bytes for every k, `kPanelBytes` apart. To go on along k, add 128
+// bytes for each.
+template <uint32_t kPanelBytes>
+constexpr uint64_t mn_major_descriptor(uint32_t address) {
+  constexpr uint64_t kEightRows = 8 * 128;
+  return uint64_t{(address & 0x3FFFF) >> 4} | uint64_t{kPanelBytes >> 4} << 16 |
+         kEightRows >> 4 << 32 | static_cast<uint64_t>(Swizzle::k128B) << 62;
 }
 
 // Before the first wgmma, and when the warpgroup has touched registers that the next one takes.
@@ -49,72 +60,37 @@ __device__ __forceinline__ void wgmma_wait_all(float (&d)[kSize]) {
   for (int i = 0; i < kSize; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-// Operand lists of the instruction, which names every accumulator register. The three inputs follow
-// the accumulators, so their numbers depend on how many of those there are.
-#define OPENWEEK_NAMES_32                                                                     \
-  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19," \
-  " %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define OPENWEEK_NAMES_64                                                                       \
-  OPENWEEK_NAMES_32                                                                             \
-  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49," \
-  " %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define OPENWEEK_NAMES_96                                                                       \
-  OPENWEEK_NAMES_64                                                                             \
-  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81," \
-  " %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-#define OPENWEEK_NAMES_128                                                                        \
-  OPENWEEK_NAMES_96                                                                               \
-  ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111," \
-  " %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, "   \
-  "%127"
-#define OPENWEEK_D8(i)                                                                        \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
-      "+f"(d[i + 6]), "+f"(d[i + 7])
-#define OPENWEEK_D32(i) OPENWEEK_D8(i), OPENWEEK_D8(i + 8), OPENWEEK_D8(i + 16), OPENWEEK_D8(i + 24)
-#define OPENWEEK_D64 OPENWEEK_D32(0), OPENWEEK_D32(32)
-#define OPENWEEK_D96 OPENWEEK_D64, OPENWEEK_D32(64)
-#define OPENWEEK_D128 OPENWEEK_D96, OPENWEEK_D32(96)
-// The ones negate neither operand; 16-bit types say besides that neither is transposed.
-#define OPENWEEK_WGMMA(shape_and_types, names, a, b, keep, ones, ...)                    \
-  asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, " keep                            \
-               ", 0;\n"                                                                  \
-               "wgmma.mma_async.sync.aligned." shape_and_types " {" names "}, " a ", " b \
-               ", keep, " ones ";\n}"                                                    \
-               : __VA_ARGS__                                                             \
-               : "l"(a_descriptor), "l"(b_descriptor), "r"(static_cast<uint32_t>(accumulate)))
+// Whether the rows of an operand run along k, or along the other dim (m of A, n of B). Types of 8
+// bits know the first alone.
+enum class Major { kK, kMn };
+
+constexpr int wgmma_k(Element element) { return element == Element::kBf16 ? 16 : 32; }
 
 // d = a b^T, or d += a b^T if `accumulate`; K is 32 bytes: 16 elements of bf16, 32 of e4m3.
-template <Element kElement, int kN>
-  requires(kN == 64 || kN == 128 || kN == 192 || kN == 256)
+template <Element kElement, int kN, Major kMajorA = Major::kK, Major kMajorB = Major::kK>
+  requires(kN % 8 == 0 && kN >= 8 && kN <= 256 &&
+           (kElement == Element::kBf16 || (kMajorA == Major::kK && kMajorB == Major::kK)))
 __device__ __forceinline__ void wgmma(float (&d)[kN / 2], uint64_t a_descriptor,
                                       uint64_t b_descriptor, bool accumulate) {
-#define OPENWEEK_WGMMA_N(n, names, a, b, keep, ...)                                             \
-  if constexpr (kElement == Element::kBf16) {                                                   \
-    OPENWEEK_WGMMA("m64n" n "k16.f32.bf16.bf16", names, a, b, keep, "1, 1, 0, 0", __VA_ARGS__); \
-  } else {                                                                                      \
-    OPENWEEK_WGMMA("m64n" n "k32.f32.e4m3.e4m3", names, a, b, keep, "1, 1", __VA_ARGS__);       \
+// The ones negate neither operand.
+#define OPENWEEK_WGMMA(n, r, a, b, keep, transposed_a, transposed_b)                              \
+  if constexpr (kN == n && kElement == Element::kBf16) {                                          \
+    asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, " keep                                   \
+                 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #n                                     \
+                 "k16.f32.bf16.bf16 {" OPENWEEK_NAMES_##r                                         \
+                 "}, " a ", " b ", keep, 1, 1, " transposed_a ", " transposed_b ";\n}"            \
+                 : OPENWEEK_D_##r                                                                 \
+                 : "l"(a_descriptor), "l"(b_descriptor), "r"(static_cast<uint32_t>(accumulate)),  \
+                   "n"(static_cast<int>(kMajorA)), "n"(static_cast<int>(kMajorB)));               \
+  } else if constexpr (kN == n) {                                                                 \
+    asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, " keep                                   \
+                 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #n                                     \
+                 "k32.f32.e4m3.e4m3 {" OPENWEEK_NAMES_##r "}, " a ", " b ", keep, 1, 1;\n}"       \
+                 : OPENWEEK_D_##r                                                                 \
+                 : "l"(a_descriptor), "l"(b_descriptor), "r"(static_cast<uint32_t>(accumulate))); \
   }
-  if constexpr (kN == 64) {
-    OPENWEEK_WGMMA_N("64", OPENWEEK_NAMES_32, "%32", "%33", "%34", OPENWEEK_D32(0));
-  } else if constexpr (kN == 128) {
-    OPENWEEK_WGMMA_N("128", OPENWEEK_NAMES_64, "%64", "%65", "%66", OPENWEEK_D64);
-  } else if constexpr (kN == 192) {
-    OPENWEEK_WGMMA_N("192", OPENWEEK_NAMES_96, "%96", "%97", "%98", OPENWEEK_D96);
-  } else {
-    OPENWEEK_WGMMA_N("256", OPENWEEK_NAMES_128, "%128", "%129", "%130", OPENWEEK_D128);
-  }
-#undef OPENWEEK_WGMMA_N
-}
-
+  OPENWEEK_WGMMA_SHAPES(OPENWEEK_WGMMA)
 #undef OPENWEEK_WGMMA
-#undef OPENWEEK_D128
-#undef OPENWEEK_D96
-#undef OPENWEEK_D64
-#undef OPENWEEK_D32
-#undef OPENWEEK_D8
-#undef OPENWEEK_NAMES_128
-#undef OPENWEEK_NAMES_96
-#undef OPENWEEK_NAMES_64
-#undef OPENWEEK_NAMES_32
+}
 
 }  // namespace openweek::primitives

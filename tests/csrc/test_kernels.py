@@ -275,7 +275,7 @@ def test_every_copy_and_barrier_assembles(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "misuse"),
     [
-        ("wgmma", "float d[48]; wgmma<Element::kBf16, 96>(d, 0, 0, false);"),
+        ("wgmma", "float d[50]; wgmma<Element::kBf16, 100>(d, 0, 0, false);"),
         ("wgmma", "k_major_descriptor<Swizzle::kNone>(0);"),
         ("registers", "shrink_registers<20>();"),
         ("registers", "grow_registers<244>();"),
