@@ -7,6 +7,34 @@
 
 namespace openweek::deepgemm {
 
+// D[m, n] = sum over k of A[m, k] B[n, k], once or for every group. Of scheduler.cuh.
+struct Problem {
+  const int32_t* layout;  // of the groups; null for one product
+  int32_t m;
+  int32_t n;
+  int32_t k;
+  int32_t num_groups;
+};
+
+// FP32 scales of an operand, by which its elements are multiplied; strides in elements.
+struct Scales {
+  const float* data;
+  int64_t row_stride;  // from one row, or block of 128 rows, to the next
+  int64_t k_stride;    // from one block of 128 columns to the next
+  int64_t group_stride;
+};
+
+// Of fp8_gemm and fp8_gemm_small_m. All maps have three dims, the first of which counts groups or
+// is 1; boxes are those of the kernels, swizzled by 128 bytes, those of D by the width of a panel.
+struct Fp8GemmParams {
+  primitives::TensorMap a;  // [groups or 1, m, k] e4m3
+  primitives::TensorMap b;  // [groups, n, k] e4m3
+  primitives::TensorMap d;  // [groups or 1, m, n] bf16
+  Scales scale_a;           // by rows
+  Scales scale_b;           // by blocks of 128 rows
+  Problem problem;
+};
+
 // Of bf16_gemm. The boxes of the maps are those of bf16_gemm_sm90.cuh, all swizzled by 128 bytes.
 struct Bf16GemmParams {
   primitives::TensorMap a;  // [m, k], boxes of 128 rows x 64

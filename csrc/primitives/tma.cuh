@@ -48,6 +48,16 @@ __device__ __forceinline__ void tma_load_multicast(void* box, const TensorMap& m
       : "memory");
 }
 
+__device__ __forceinline__ void tma_load_multicast(void* box, const TensorMap& map,
+                                                   const Mbarrier& barrier, uint16_t cta_mask,
+                                                   int32_t x, int32_t y, int32_t z) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(shared_address(box)),
+      "l"(&map), "r"(x), "r"(y), "r"(z), "r"(barrier.address()), "h"(cta_mask)
+      : "memory");
+}
+
 // Every thread that wrote the box has called fence_async_proxy(), and a barrier lies between.
 __device__ __forceinline__ void tma_store(const TensorMap& map, const void* box, int32_t x,
                                           int32_t y) {
