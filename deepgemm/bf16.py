@@ -3,7 +3,7 @@
 import torch
 
 from csrc import Checker
-from deepgemm import cpu, hopper
+from deepgemm import bf16_kernels, cpu
 
 
 def bf16_gemm_nt(
@@ -55,4 +55,4 @@ def bf16_gemm_nt(
     elif backend == "cpu":
         cpu.bf16_gemm_nt(a, b, d)
     else:
-        hopper.bf16_gemm_nt(a, b, d)
+        bf16_kernels.bf16_gemm_nt(a, b, d)

@@ -62,6 +62,6 @@ class Config:
 
 
 def smem_bytes(block_m: int, block_n: int, num_stages: int) -> int:
-    """Shared memory of the FP8 kernel: operands of all stages, the tile of d, two mbarriers each."""
+    """Shared memory of the FP8 kernel: a and b of all stages, d, two mbarriers a stage."""
     staged = num_stages * (block_m + block_n) * _BLOCK_K + 2 * block_m * block_n
     return ceil_div(staged + 16 * num_stages, 1024) * 1024

@@ -1,4 +1,4 @@
-"""The Hopper kernels: how each is compiled, and the grid and tensor maps of a launch."""
+"""The FP8 Hopper kernels: how each is compiled, and the grid and tensor maps of a launch."""
 
 from __future__ import annotations
 
@@ -94,6 +94,7 @@ def fp8_gemm_nt(
     """
     a, scale_a, b, scale_b, d = map(_with_groups, (a, scale_a, b, scale_b, d))
     (_, m, k), (num_groups, n, _) = a.shape, b.shape
+    problem = Problem(grouping=grouping, m=m, n=n, k=k, num_groups=num_groups)
     panel = next(columns for columns in (64, 32, 16) if config.block_n % columns == 0)
     rows_a = config.block_m // (2 if config.share == "a" else 1)
     rows_b = config.block_n // (2 if config.share == "b" else 1)
@@ -104,17 +105,11 @@ def fp8_gemm_nt(
         *(scale_a, scale_a.stride(1), scale_a.stride(2), scale_a.stride(0)),
         *(scale_b, scale_b.stride(1), scale_b.stride(2), scale_b.stride(0)),
         *(layout, m, n, k, num_groups),
-        grid=(
-            _num_ctas(
-                Problem(grouping=grouping, m=m, n=n, k=k, num_groups=num_groups), config, a.device
-            ),
-            1,
-            1,
-        ),
+        grid=(_num_ctas(problem, config, num_sms(a.device)), 1, 1),
     )
 
 
-def _num_ctas(problem: Problem, config: Config, device: torch.device) -> int:
+def _num_ctas(problem: Problem, config: Config, sms: int) -> int:
     rows, columns = ceil_div(problem.m, config.block_m), ceil_div(problem.n, config.block_n)
     if config.share == "a":
         columns = ceil_div(columns, 2)
@@ -122,43 +117,8 @@ def _num_ctas(problem: Problem, config: Config, device: torch.device) -> int:
         rows = ceil_div(rows, 2)
     groups = problem.num_groups if problem.grouping in ("masked", "along_k") else 1
     clusters = groups * rows * columns
-    return config.cluster * min(clusters, max(1, num_sms(device) // config.cluster))
+    return config.cluster * min(clusters, max(1, sms // config.cluster))
 
 
 def _with_groups(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dim() == 3 else tensor[None]
-
-
-# Of csrc/deepgemm/bf16_gemm_sm90.cuh.
-_BLOCK_M, _BLOCK_N, _BLOCK_K = 128, 128, 64
-_CLUSTER, _THREADS, _SMEM_BYTES = 2, 384, 164864
-# The rows of A that a CTA loads at a time, of B (half a block: its cluster shares it), and of D
-# that a warpgroup stores.
-_BOX_A, _BOX_B, _BOX_D = (_BLOCK_M, _BLOCK_K), (_BLOCK_N // _CLUSTER, _BLOCK_K), (64, 64)
-
-
-@functools.cache
-def _bf16_gemm() -> Launcher:
-    maps, sizes = map(Map, "abd"), (Number(name, "i32") for name in "mnk")
-    return Launcher(
-        compile_kernel("deepgemm/bf16_gemm.cu", "openweek::deepgemm::bf16_gemm_nt_sm90_kernel"),
-        Signature(Struct("params", (*maps, *sizes))),
-        op="bf16_gemm_nt",
-        block=(_THREADS, 1, 1),
-        cluster=(_CLUSTER, 1, 1),
-        smem_bytes=_SMEM_BYTES,
-    )
-
-
-def bf16_gemm_nt(a: torch.Tensor, b: torch.Tensor, d: torch.Tensor) -> None:
-    """Launch `d = a @ b.T` for a [m, k], b [n, k] and d [m, n], none of them empty."""
-    (m, k), n = a.shape, len(b)
-    clusters = ceil_div(m, _CLUSTER * _BLOCK_M) * ceil_div(n, _BLOCK_N)
-    most = max(1, num_sms(a.device) // _CLUSTER)
-    _bf16_gemm()(
-        TensorMap.of(a, _BOX_A, swizzle_bytes=128),
-        TensorMap.of(b, _BOX_B, swizzle_bytes=128),
-        TensorMap.of(d, _BOX_D, swizzle_bytes=128),
-        *(m, n, k),
-        grid=(_CLUSTER * min(clusters, most), 1, 1),
-    )
