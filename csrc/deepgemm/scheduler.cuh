@@ -75,15 +75,18 @@ class TileScheduler {
                 "neighbours along m may be of two groups");
 
  public:
-  __device__ TileScheduler(const Problem& problem, uint32_t rank)
+  // `ctas_per_turn`: of a cluster that works on the same tile together, if it shares nothing.
+  __device__ explicit TileScheduler(const Problem& problem, uint32_t rank = 0,
+                                    uint32_t ctas_per_turn = cluster_size(kShare))
       : problem_(problem),
         rank_(static_cast<int32_t>(rank)),
-        turn_(blockIdx.x / kClusterSize),
+        turn_(blockIdx.x / ctas_per_turn),
+        turns_at_a_time_(gridDim.x / ctas_per_turn),
         num_columns_(num_blocks(problem.n, kBlockN * (kShare == Share::kA ? 2 : 1))) {}
 
   __device__ bool next(Tile& tile) {
     const int32_t turn = turn_;
-    turn_ += gridDim.x / kClusterSize;
+    turn_ += turns_at_a_time_;
     int32_t rows = problem_.m;
     if constexpr (kCountsGroups) {
       for (;; ++group_) {
@@ -109,7 +112,6 @@ class TileScheduler {
   }
 
  private:
-  static constexpr int32_t kClusterSize = cluster_size(kShare);
   // Each group has tiles of its own, one group after the other.
   static constexpr bool kCountsGroups =
       kGrouping == Grouping::kMasked || kGrouping == Grouping::kAlongK;
@@ -144,6 +146,7 @@ class TileScheduler {
   const Problem& problem_;
   int32_t rank_;
   int32_t turn_;
+  int32_t turns_at_a_time_;
   int32_t num_columns_;
   int32_t group_ = 0;
   int32_t group_begin_ = 0;  // the first turn of the group

@@ -18,6 +18,13 @@ __device__ __forceinline__ uint32_t address_in_cluster(uint32_t address, uint32_
   return remote;
 }
 
+// Four floats to a place in the cluster's window, a multiple of 16 bytes.
+__device__ __forceinline__ void store_in_cluster(uint32_t remote, const float (&values)[4]) {
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(remote), "f"(values[0]),
+               "f"(values[1]), "f"(values[2]), "f"(values[3])
+               : "memory");
+}
+
 // Every thread of every CTA, whole warps: what was written before is seen by all after.
 __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");

@@ -43,4 +43,13 @@ __device__ __forceinline__ void store_matrices(uint32_t address, const uint32_t 
       : "memory");
 }
 
+// Stores two such matrices transposed: what lane l holds of row l / 4, it holds of column l / 4 in
+// memory. Lane 8 i + r < 16 passes the address of row r of matrix i as it lies in memory.
+__device__ __forceinline__ void store_matrices_transposed(uint32_t address,
+                                                          const uint32_t (&matrices)[2]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared::cta.b16 [%0], {%1, %2};" ::"r"(address),
+               "r"(matrices[0]), "r"(matrices[1])
+               : "memory");
+}
+
 }  // namespace openweek::primitives
