@@ -1,12 +1,13 @@
 """Which kernel computes an FP8 product, in which tiles: numbers in, a configuration out.
 
-A model estimates the clock cycles of every tiling that the kernels have, and the cheapest wins. It
-knows what the tensor cores, shared memory, L2 and HBM can do at most, how many rounds the tiles take
-on the SMs there are, and what starting costs. The numbers are Hopper's (H100, H800, H200).
+A model estimates the clock cycles of every tiling that the kernels have, and the cheapest wins.
+It knows what the tensor cores, shared memory, L2 and HBM can do at most, how many rounds the tiles
+take on the SMs there are, and what starting costs. The numbers are Hopper's (H100, H800, H200).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from deepgemm.layout import ceil_div
 
 Grouping = Literal["dense", "row_map", "prefix_sum", "masked", "along_k"]
 Share = Literal["nothing", "a", "b"]
+Output = Literal["bf16", "fp32"]
 
 SMEM_BYTES = 232448
 _BLOCK_K = 128
@@ -27,8 +29,8 @@ _TOKENS = tuple(range(8, 65, 8))
 _SPLITS = (1, 2, 4, 8)
 _FEWEST_STAGES, _MOST_STAGES = 3, 12
 
-# Per clock: products and sums of an SM, bytes of its shared memory, bytes that it gets from L2 while
-# all others do too, and bytes that all of them get from HBM (3.35 TB/s at 1.7 GHz).
+# Per clock: products and sums of an SM, bytes of its shared memory, bytes that it gets from L2
+# while all others do too, and bytes that all of them get from HBM (3.35 TB/s at 1.7 GHz).
 _FLOPS, _SMEM_RATE, _L2_RATE, _HBM_RATE = 8192, 128, 46, 1970
 # Units overlap, but not wholly: this part of what the slowest one hides shows.
 _SHOWS = 0.1
@@ -47,9 +49,10 @@ class Problem:
         grouping: How groups lie in the operands; see csrc/deepgemm/scheduler.cuh.
         m: Rows of all groups together, or of each where groups are a dim of their own.
         n: Columns of d.
-        k: Columns of a and b.
+        k: Columns of a and b; of each group on average where groups split them.
         num_groups: 1 if dense.
         expected_m: Rows of a masked group that are likely to count; m if nobody knows.
+        output: "fp32" is added to what is there, and b has a scale for every row.
     """
 
     grouping: Grouping = "dense"
@@ -58,6 +61,7 @@ class Problem:
     k: int
     num_groups: int = 1
     expected_m: int | None = None
+    output: Output = "bf16"
 
     @property
     def planes(self) -> int:
@@ -73,19 +77,21 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiles:
-    """A configuration of csrc/deepgemm/fp8_gemm_sm90.cuh.
+    """A configuration of csrc/deepgemm/fp8_gemm_sm90.cuh or fp8_accumulate_sm90.cuh.
 
     Attributes:
         block_m: Rows of a tile: 64, 128 or 256.
         block_n: Columns of a tile.
         num_stages: Stages of the pipeline.
         share: What a cluster of two CTAs loads once for both.
+        output: The problem's.
     """
 
     block_m: int
     block_n: int
     num_stages: int
     share: Share
+    output: Output = "bf16"
 
     @property
     def cluster(self) -> int:
@@ -97,8 +103,10 @@ class Tiles:
 
     @property
     def smem_bytes(self) -> int:
-        """Operands of all stages, the tile of d, two mbarriers a stage."""
+        """Operands of all stages, two mbarriers each; the tile of d, or scales of all stages."""
         stage = (self.block_m + self.block_n) * _BLOCK_K + 16
+        if self.output == "fp32":
+            return _aligned(self.num_stages * (stage + 4 * self.block_n))
         return _aligned(self.num_stages * stage + 2 * self.block_m * self.block_n)
 
     def num_clusters(self, problem: Problem) -> int:
@@ -160,7 +168,8 @@ def plan(problem: Problem, num_sms: int) -> Config:
 def candidates(problem: Problem) -> Iterator[Config]:
     """Every configuration that computes the problem, the simplest first."""
     by_rows = problem.grouping in ("row_map", "prefix_sum")
-    if problem.grouping in ("dense", "masked") and problem.likely_m <= _FEW_TOKENS:
+    swaps = problem.grouping in ("dense", "masked") and problem.output == "bf16"
+    if swaps and problem.likely_m <= _FEW_TOKENS:
         yield from _candidates_for_few_tokens(problem)
         return
     for block_m in _BLOCKS_M:
@@ -173,7 +182,13 @@ def candidates(problem: Problem) -> Iterator[Config]:
             shares: tuple[Share, ...] = ("nothing", "a") if by_rows else ("nothing", "a", "b")
             for share in shares:
                 yield from _deepest(
-                    Tiles(block_m=block_m, block_n=block_n, num_stages=stages, share=share)
+                    Tiles(
+                        block_m=block_m,
+                        block_n=block_n,
+                        num_stages=stages,
+                        share=share,
+                        output=problem.output,
+                    )
                     for stages in range(_MOST_STAGES, _FEWEST_STAGES - 1, -1)
                 )
 
@@ -197,13 +212,7 @@ def _deepest(configs: Iterator[Config]) -> Iterator[Config]:
 
 def cycles(problem: Problem, config: Config, num_sms: int) -> float:
     """The model's estimate of clock cycles."""
-    tiled = Problem(
-        grouping=problem.grouping,
-        m=problem.likely_m,
-        n=problem.n,
-        k=problem.k,
-        num_groups=problem.num_groups,
-    )
+    tiled = dataclasses.replace(problem, m=problem.likely_m)
     rounds = ceil_div(config.num_clusters(tiled), max(1, num_sms // config.cluster))
     work, traffic = rounds * _tile_cycles(tiled, config), _traffic(tiled) / _HBM_RATE
     return _START + _overlapped(work, traffic)
@@ -213,19 +222,19 @@ def _tile_cycles(problem: Problem, config: Config) -> float:
     steps = ceil_div(problem.k, _BLOCK_K)
     if isinstance(config, FewTokens):
         rows, columns, split = config.block_n, config.tokens, config.split
-        loaded = (rows + columns) * _BLOCK_K
-        meeting = _MEETING + 4 * (split - 1) * rows * columns / _L2_RATE if split > 1 else 0
+        loaded = float((rows + columns) * _BLOCK_K)
+        meeting = _MEETING + 4 * (split - 1) * rows * columns / _L2_RATE if split > 1 else 0.0
     else:
         rows, columns, split = config.block_m, config.block_n, 1
         loaded = (
             rows / (2 if config.share == "a" else 1) + columns / (2 if config.share == "b" else 1)
         ) * _BLOCK_K
-        meeting = 0
+        meeting = 0.0
     tensor = 2 * rows * columns * _BLOCK_K / _FLOPS
     # Written once; for every 64 rows the tensor core reads these rows and all columns.
     smem = (rows + columns + rows / 64 * (64 + columns)) * _BLOCK_K / _SMEM_RATE
     step = max(_SHORTEST_STEP, _overlapped(tensor, smem, loaded / _L2_RATE))
-    stored = 2 * rows * columns / _L2_RATE
+    stored = (2 if problem.output == "bf16" else 8) * rows * columns / _L2_RATE
     return ceil_div(steps, split) * step + _TILE_END + stored + meeting
 
 
@@ -237,7 +246,9 @@ def _traffic(problem: Problem) -> float:
     """Bytes that come from HBM or go there at least."""
     rows = problem.planes * problem.m
     weights = problem.num_groups * problem.n * problem.k
-    return rows * problem.k + weights + 2 * rows * problem.n
+    if problem.grouping == "along_k":
+        return (problem.m + problem.n) * problem.k + 8 * rows * problem.n
+    return rows * problem.k + weights + (2 if problem.output == "bf16" else 8) * rows * problem.n
 
 
 def _aligned(num_bytes: int) -> int:

@@ -13,7 +13,10 @@ __global__ void __cluster_dims__(cluster_size(kShare), 1, 1)
   auto& storage = *reinterpret_cast<typename C::Storage*>(shared_bytes);
   const uint32_t rank = kShare == Share::kNothing ? 0 : cluster_rank();
   const uint32_t warpgroup = threadIdx.x / kWarpgroupThreads;
-  set_up<C>(params, storage);
+  if (threadIdx.x == 0) {
+    for (const TensorMap* map : {&params.a, &params.b, &params.d}) prefetch_tensor_map(*map);
+  }
+  set_up<C>(storage);
   let_next_grid_start();
   wait_for_earlier_grids();
   if (warpgroup == 0) {

@@ -54,8 +54,16 @@ constexpr bool is_block_n(int n) {
   return n % 16 == 0 && n >= 16 && (n <= 128 || n == 144 || n == 160 || n == 192);
 }
 
+// Where the operands of a tile are.
+struct Operands {
+  const TensorMap& a;
+  const TensorMap& b;
+  int32_t group_a;  // coordinates of the maps' outermost dims
+  int32_t group_b;
+};
+
 template <int kBlockM_, int kBlockN_, int kNumStages_, Grouping kGrouping_, Share kShare_>
-struct Config {
+struct Tiling {
   static constexpr int kBlockM = kBlockM_;
   static constexpr int kBlockN = kBlockN_;
   static constexpr int kNumStages = kNumStages_;
@@ -81,25 +89,35 @@ struct Config {
 
   using Stage = RingPosition<kNumStages>;
   using Scheduler = TileScheduler<kGrouping, kBlockM, kBlockN, kShare>;
+};
+
+template <int kBlockM, int kBlockN, int kNumStages, Grouping kGrouping, Share kShare>
+struct Config : Tiling<kBlockM, kBlockN, kNumStages, kGrouping, kShare> {
+  using Base = Tiling<kBlockM, kBlockN, kNumStages, kGrouping, kShare>;
+  static constexpr uint32_t kNumArrivals = 1;  // at a full stage
 
   // The engines swizzle by address bits, so each box begins at a multiple of 1024 bytes.
   struct Storage {
     alignas(1024) uint8_t a[kNumStages][kBlockM * kBlockK];
     alignas(1024) uint8_t b[kNumStages][kBlockN * kBlockK];
-    alignas(1024)
-        uint8_t d[kNumWaves][kNumConsumers][Panels<kBlockN>::kCount * Panels<kBlockN>::kBytes];
+    alignas(1024) uint8_t
+        d[Base::kNumWaves][Base::kNumConsumers][Panels<kBlockN>::kCount * Panels<kBlockN>::kBytes];
     Mbarrier full[kNumStages];
     Mbarrier empty[kNumStages];
   };
   static_assert(sizeof(Storage) <= 232448, "an SM has 227 KB for a CTA");
+
+  __device__ static Operands operands(const Fp8GemmParams& params, const Tile& tile) {
+    return {params.a, params.b, kGrouping == Grouping::kMasked ? tile.group : 0, tile.group};
+  }
 };
 
 enum NamedBarrier : uint32_t { kEpilogueBarrier = 1 };  // and the next one, for consumer 1
 
 // One thread. The peer's bytes may land in a stage before this thread expects them, but never
 // before its own consumers have freed it: the peer waited for them as well.
-template <class C>
-__device__ void producer(const Fp8GemmParams& params, typename C::Storage& storage, uint32_t rank) {
+template <class C, class Params>
+__device__ void producer(const Params& params, typename C::Storage& storage, uint32_t rank) {
   constexpr uint16_t kBothCtas = 3;
   const auto load = [&](uint8_t* tile, const TensorMap& map, const Mbarrier& full, bool is_shared,
                         int loaded_rows, int32_t k, int32_t row, int32_t group) {
@@ -110,15 +128,15 @@ __device__ void producer(const Fp8GemmParams& params, typename C::Storage& stora
   typename C::Stage at;
   typename C::Scheduler scheduler(params.problem, rank);
   for (Tile tile; scheduler.next(tile);) {
-    const int32_t group_a = C::kGrouping == Grouping::kMasked ? tile.group : 0;
+    const Operands from = C::operands(params, tile);
     for (int32_t k = 0; k < tile.size_k; k += kBlockK) {
       Mbarrier& full = storage.full[at.stage];
       storage.empty[at.stage].wait_for_cluster(at.phase ^ 1);
       full.arrive_and_expect(C::kStageBytes);
-      load(storage.a[at.stage], params.a, full, C::kShare == Share::kA, C::kLoadedRowsA, k,
-           tile.row, group_a);
-      load(storage.b[at.stage], params.b, full, C::kShare == Share::kB, C::kLoadedRowsB, k,
-           tile.column, tile.group);
+      load(storage.a[at.stage], from.a, full, C::kShare == Share::kA, C::kLoadedRowsA, k, tile.row,
+           from.group_a);
+      load(storage.b[at.stage], from.b, full, C::kShare == Share::kB, C::kLoadedRowsB, k,
+           tile.column, from.group_b);
       at.advance();
     }
   }
@@ -210,6 +228,23 @@ __device__ void release(typename C::Storage& storage, const typename C::Stage& a
   if (lane < C::kClusterSize) storage.empty[at.stage].arrive_at(lane);
 }
 
+// 64 rows of A, the which-th in the tile, times all of B in a stage.
+template <class C>
+__device__ void multiply_step(float (&product)[C::kBlockN / 2], const typename C::Storage& storage,
+                              uint32_t stage, int which) {
+  constexpr int kStep = wgmma_k(Element::kE4m3);
+  const uint64_t a = k_major_descriptor<Swizzle::k128B>(
+      shared_address(storage.a[stage] + which * kWarpgroupRows * kBlockK));
+  const uint64_t b = k_major_descriptor<Swizzle::k128B>(shared_address(storage.b[stage]));
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < kBlockK; k += kStep) {
+    wgmma<Element::kE4m3, C::kBlockN>(product, a + (k >> 4), b + (k >> 4), k > 0);
+  }
+  wgmma_commit();
+  wgmma_wait_all(product);
+}
+
 template <class C>
 using Sums = float[C::kNumWaves][C::kBlockN / 2];
 
@@ -229,21 +264,10 @@ __device__ void multiply(Sums<C>& sums, const Fp8GemmParams& params, const Tile&
     const typename ScaleReader<C>::Step scale = ahead;
     if (k + kBlockK < tile.size_k) ahead = scales.next();
     storage.full[at.stage].wait(at.phase);
-    const uint64_t b = k_major_descriptor<Swizzle::k128B>(shared_address(storage.b[at.stage]));
 #pragma unroll
     for (int wave = 0; wave < C::kNumWaves; ++wave) {
-      const int first = (wave * C::kNumConsumers + consumer_idx) * kWarpgroupRows;
-      const uint64_t a =
-          k_major_descriptor<Swizzle::k128B>(shared_address(storage.a[at.stage] + first * kBlockK));
       float product[C::kBlockN / 2];
-      wgmma_fence();
-#pragma unroll
-      for (int step = 0; step < kBlockK / wgmma_k(Element::kE4m3); ++step) {
-        const uint64_t offset = step * wgmma_k(Element::kE4m3) >> 4;
-        wgmma<Element::kE4m3, C::kBlockN>(product, a + offset, b + offset, step > 0);
-      }
-      wgmma_commit();
-      wgmma_wait_all(product);
+      multiply_step<C>(product, storage, at.stage, wave * C::kNumConsumers + consumer_idx);
       if (wave == C::kNumWaves - 1) release<C>(storage, at);
       add_scaled_at<C::kBlockN>(former, sums[wave], product, scale.a[wave], scale.b);
     }
@@ -304,11 +328,10 @@ __device__ void consumer(const Fp8GemmParams& params, typename C::Storage& stora
 // Barriers exist in both CTAs before either copies into the other; nothing here reads what an
 // earlier kernel wrote.
 template <class C>
-__device__ void set_up(const Fp8GemmParams& params, typename C::Storage& storage) {
+__device__ void set_up(typename C::Storage& storage) {
   if (threadIdx.x == 0) {
-    for (const TensorMap* map : {&params.a, &params.b, &params.d}) prefetch_tensor_map(*map);
     for (int stage = 0; stage < C::kNumStages; ++stage) {
-      storage.full[stage].init(1);
+      storage.full[stage].init(C::kNumArrivals);
       storage.empty[stage].init(C::kNumReaders);
     }
     fence_mbarrier_init();

@@ -35,6 +35,22 @@ struct Fp8GemmParams {
   Problem problem;
 };
 
+// Of fp8_accumulate: maps of [1, m, k] and [1, n, k], a pair for each group.
+template <int kMaxGroups>
+struct Fp8AccumulateParams {
+  primitives::TensorMap a[kMaxGroups];
+  primitives::TensorMap b[kMaxGroups];
+  Scales scale_a;  // by rows; the blocks along k of all groups one after another
+  Scales scale_b;
+  const float* c;  // [groups or 1, m, n]
+  float* d;        // may be c
+  int64_t row_stride_c;
+  int64_t group_stride_c;
+  int64_t row_stride_d;
+  int64_t group_stride_d;
+  Problem problem;
+};
+
 // Of bf16_gemm. The boxes of the maps are those of bf16_gemm_sm90.cuh, all swizzled by 128 bytes.
 struct Bf16GemmParams {
   primitives::TensorMap a;  // [m, k], boxes of 128 rows x 64

@@ -120,10 +120,9 @@ class TileScheduler {
     return num_blocks(rows, kBlockM * (kShare == Share::kB ? 2 : 1));
   }
 
-  // Groups along k that are empty add nothing to D.
+  // A group along k that is empty has its rows of D all the same.
   __device__ int32_t rows_of(int32_t group) const {
-    if constexpr (kGrouping == Grouping::kMasked) return problem_.layout[group];
-    return problem_.layout[group] > 0 ? problem_.m : 0;
+    return kGrouping == Grouping::kMasked ? problem_.layout[group] : problem_.m;
   }
 
   __device__ int32_t group_of_row(int32_t row) const {
