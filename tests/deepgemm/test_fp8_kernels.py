@@ -295,8 +295,9 @@ def test_two_levels_of_sums_keep_what_fourteen_bits_lose(seed: int) -> None:
         errors[name] = relative_error(d, expected)
     errors["one level"] = relative_error(one_level(a[0], b[0], seed), expected)
     assert errors["FP32"] < 1e-6
-    # Four times in 128 columns what is below 2^-13 of the sum so far is cut off.
-    assert errors["two levels"] < 2.0**-11
+    # Each of 128 products loses what is below 2^-13 of the largest number that it meets: of all of
+    # them, not of the sum, about half of that.
+    assert errors["two levels"] < 2.0**-10
     assert errors["one level"] > 10 * errors["two levels"]
 
 
