@@ -98,4 +98,5 @@ def _cast_blocks(
 def _ceil_to_power_of_two(x: torch.Tensor) -> torch.Tensor:
     # Exact, which ceil(log2(x)) is not: a logarithm rounded up makes 2 out of 1.
     mantissa, exponent = torch.frexp(x)
-    return torch.ldexp(torch.ones_like(x), exponent - (mantissa == 0.5).to(exponent.dtype))
+    power = torch.ldexp(torch.ones_like(x), exponent - (mantissa == 0.5).to(exponent.dtype))
+    return power.where(x.isfinite(), x)  # frexp makes any number out of infinity and NaN

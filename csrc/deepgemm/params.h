@@ -51,6 +51,17 @@ struct Fp8AccumulateParams {
   Problem problem;
 };
 
+// Of cast_fp8.
+struct CastParams {
+  const void* x;  // [rows, columns] bf16, fp16 or fp32
+  uint8_t* data;  // [rows, columns] e4m3, contiguous
+  float* scale;   // contiguous: [rows, blocks], [blocks, columns] or [blocks, blocks]
+  int64_t row_stride;
+  int32_t rows;
+  int32_t columns;
+  bool to_power_of_two;
+};
+
 // Of bf16_gemm. The boxes of the maps are those of bf16_gemm_sm90.cuh, all swizzled by 128 bytes.
 struct Bf16GemmParams {
   primitives::TensorMap a;  // [m, k], boxes of 128 rows x 64
