@@ -47,8 +47,7 @@ void with_messages(Warp& warp, const MemoryStep& step, uint64_t address, With wi
   const auto window = static_cast<Window>(step.window);
   if (window == Window::kShared || (window == Window::kGeneric && (address & kSharedWindow))) {
     with(cluster.messages, static_cast<uint32_t>(address & ~kSharedWindow));
-  } else if (window == Window::kGlobal ||
-             (window == Window::kGeneric && !(address & (kLocalWindow | kParameterWindow)))) {
+  } else if (window == Window::kGlobal || (window == Window::kGeneric && is_global(address))) {
     with(cluster.world().messages(), address);
   }
 }
@@ -169,6 +168,16 @@ uint64_t integer_bits(Atomic what, uint64_t old, uint64_t value, uint64_t other)
   return static_cast<Unsigned>(result);
 }
 
+// The PTX manual of atom and red: sums of f32 in global memory flush subnormal inputs and results,
+// those in shared memory and of other types do not.
+bool flushes(const MemoryStep& step, uint64_t address) {
+  const auto window = static_cast<Window>(step.window);
+  return step.type == Type::kF32 && step.atomic == Atomic::kAdd &&
+         (window == Window::kGlobal || (window == Window::kGeneric && is_global(address)));
+}
+
+uint64_t flushed_f32(uint64_t bits) { return bits & 0x7f800000 ? bits : bits & 0x80000000; }
+
 template <class T>
 T float_atomic(Atomic what, T old, T value) {
   if (what == Atomic::kMin) return std::fmin(old, value);
@@ -243,6 +252,7 @@ Step atomic(Warp& warp, const Inst& inst, Mask lanes) {
     uint8_t* at =
         locate(warp, lane, static_cast<Window>(step.window), address, total, total, Touch::kModify);
     release(warp, step, address, true);
+    const bool flush = flushes(step, address);
     for (int element = 0; element < step.num_elements; ++element, at += bytes) {
       const auto read = [&](int which) {
         uint64_t bits = 0;
@@ -253,7 +263,9 @@ Step atomic(Warp& warp, const Inst& inst, Mask lanes) {
       uint64_t old = 0;
       std::memcpy(&old, at, bytes);
       const uint64_t other = step.num_sources > 1 ? read(1) : 0;
-      const uint64_t result = updated(step, old, read(0), other);
+      const uint64_t result =
+          flush ? flushed_f32(updated(step, flushed_f32(old), flushed_f32(read(0)), other))
+                : updated(step, old, read(0), other);
       std::memcpy(at, &result, bytes);
       changes = changes || result != old;
       const std::size_t back = step.num_sources * step.num_elements + element;

@@ -12,6 +12,11 @@ inline constexpr std::uint64_t kSharedWindow = std::uint64_t{1} << 56;
 inline constexpr std::uint64_t kLocalWindow = std::uint64_t{1} << 57;
 inline constexpr std::uint64_t kParameterWindow = std::uint64_t{1} << 58;
 
+// Of a generic address.
+constexpr bool is_global(std::uint64_t address) {
+  return !(address & (kSharedWindow | kLocalWindow | kParameterWindow));
+}
+
 // A shared address is the rank of a CTA in its cluster, and an offset in that CTA's memory.
 inline constexpr int kRankShift = 24;
 inline constexpr std::uint32_t kOffsetMask = (1u << kRankShift) - 1;
