@@ -43,6 +43,7 @@ class Witness:
 
     Attributes:
         ptx: What Triton wrote.
+        cubin: What its assembler made of that.
         entry: The name of the kernel in it.
         grid: CTAs per dimension.
         cluster_size: CTAs of a cluster, along x.
@@ -55,6 +56,7 @@ class Witness:
     """
 
     ptx: str
+    cubin: bytes
     entry: str
     grid: tuple[int, int, int]
     cluster_size: int
@@ -109,6 +111,7 @@ def compile_witness(
     tensors = [a.tensor if isinstance(a, Tiled) else a for a in (*arguments.values(), scratch)]
     return Witness(
         ptx=ptx,
+        cubin=compiled.asm["cubin"],
         entry=metadata.name,
         grid=full_grid,
         cluster_size=cluster_size,
