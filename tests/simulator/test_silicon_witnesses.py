@@ -142,15 +142,12 @@ def _factors(name: str, witness: Witness) -> tuple[Tensor, Tensor]:
 
 
 def test_another_order_of_summation_agrees(cache: str) -> None:
-    """Of the whole product in one piece by torch: some bits differ, and none by too much."""
-    witness = WITNESSES["descriptor_matmul_bf16"](0)
-    (found,) = run_witness("descriptor_matmul_bf16", "cpu", cache)
-    a, b = _factors("", witness)
-    other = (a.float() @ b.float()).bfloat16()
-    share = assert_agree(
-        torch.from_numpy(found).view(torch.bfloat16), other, reordering_slack(a, b)
-    )
-    assert 0.9 < share < 1
+    """Of the whole product in one piece by torch: most bits differ, and none by too much."""
+    witness = WITNESSES["matmul_tf32"](0)
+    (found,) = run_witness("matmul_tf32", "cpu", cache)
+    a, b = _factors("matmul_tf32", witness)
+    share = assert_agree(torch.from_numpy(found).view(torch.float32), a @ b, reordering_slack(a, b))
+    assert share < 0.5
 
 
 def test_fp8_sums_of_both_kinds_agree(cache: str) -> None:
