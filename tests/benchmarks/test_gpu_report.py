@@ -71,11 +71,12 @@ def test_people_see_what_failed_and_what_was_measured() -> None:
 
 
 def test_what_is_recorded_by_a_test_reaches_the_report(tmp_path: Path) -> None:
-    """By pytest itself, which need not call its elements what this project thinks it does."""
+    """By pytest itself with this project's settings: it need not name things as we think."""
     test = tmp_path / "test_recorded.py"
     test.write_text("def test_it(record_property):\n    record_property('bits', 13)\n")
     results = tmp_path / "results.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null"]
+    settings = environment.REPOSITORY / "pyproject.toml"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", str(settings)]
     ended, _ = gpu_report.run_within([*command, f"--junitxml={results}", str(test)], 60)
     counts = gpu_report.counts_of(results, ended)
     assert (counts["passed"], counts["ended"]) == (1, "exit code 0")
