@@ -19,8 +19,8 @@ std::string hex(std::uint64_t value) {
   return text;
 }
 
-[[noreturn]] void out_of_bounds(Warp& warp, int lane, std::uint64_t address, int num_bytes,
-                                const std::string& why) {
+[[noreturn]] void out_of_bounds(Warp& warp, int lane, std::uint64_t address,
+                                std::uint64_t num_bytes, const std::string& why) {
   throw HazardError("out of bounds: " + who(warp, lane) + " touches " + std::to_string(num_bytes) +
                     " bytes at " + hex(address) + ": " + why);
 }
@@ -52,17 +52,18 @@ bool is_strong(Touch touch) {
   return touch == Touch::kStrongRead || touch == Touch::kStrongWrite || touch == Touch::kModify;
 }
 
-std::uint8_t* shared(Warp& warp, int lane, std::uint64_t address, int num_bytes, Touch touch) {
+std::uint8_t* shared(Warp& warp, int lane, std::uint64_t address, std::uint64_t num_bytes,
+                     Touch touch) {
   const SharedPlace place = shared_place(warp, lane, address, num_bytes, 1);
   if (touch != Touch::kNone) {
     const Access by{&warp, lane, warp.epoch(is_strong(touch))};
-    remember(place.cta->history, place.offset, num_bytes, touch, by);
+    remember(place.cta->history, place.offset, static_cast<int>(num_bytes), touch, by);
     if (place.cta != &warp.cta()) place.cta->owe(by.epoch);
   }
   return place.cta->shared().data() + place.offset;
 }
 
-std::uint8_t* local(Warp& warp, int lane, std::uint64_t offset, int num_bytes) {
+std::uint8_t* local(Warp& warp, int lane, std::uint64_t offset, std::uint64_t num_bytes) {
   const std::size_t size = warp.local_bytes();
   if (offset > size || offset + num_bytes > size) {
     out_of_bounds(warp, lane, offset, num_bytes,
@@ -71,20 +72,25 @@ std::uint8_t* local(Warp& warp, int lane, std::uint64_t offset, int num_bytes) {
   return warp.local(lane) + offset;
 }
 
-std::uint8_t* parameter(Warp& warp, int lane, std::uint64_t offset, int num_bytes) {
+std::uint8_t* parameter(Warp& warp, int lane, std::uint64_t offset, std::uint64_t num_bytes,
+                        Touch touch) {
   Launch& launch = warp.cta().launch();
   const auto size = static_cast<std::uint64_t>(launch.argument_bytes);
   if (offset > size || offset + num_bytes > size) {
     out_of_bounds(warp, lane, offset, num_bytes,
                   "the kernel has " + std::to_string(size) + " bytes of parameters");
   }
+  if (touch == Touch::kWrite || touch == Touch::kStrongWrite || touch == Touch::kModify) {
+    out_of_bounds(warp, lane, offset, num_bytes, "parameters can only be read");
+  }
   return reinterpret_cast<std::uint8_t*>(launch.arguments.data()) + offset;
 }
 
-std::uint8_t* global(Warp& warp, int lane, std::uint64_t address, int num_bytes, Touch touch) {
+std::uint8_t* global(Warp& warp, int lane, std::uint64_t address, std::uint64_t num_bytes,
+                     Touch touch) {
   const GlobalMemory& memory = warp.cta().launch().memory;
   if (!memory.allowed(address, num_bytes, warp.recent_range)) {
-    out_of_bounds(warp, lane, address, num_bytes, memory.nearest(address));
+    out_of_bounds(warp, lane, address, num_bytes, memory.nearest(address, num_bytes));
   }
   if (touch == Touch::kNone) return reinterpret_cast<std::uint8_t*>(address);
   GlobalHistory& history = warp.cta().cluster().world().history();
@@ -106,11 +112,11 @@ std::string Origin::text() const {
   const Dim3& block = warp->cta().launch().config.block;
   const int thread = warp->index() * kLanes + lane;
   const Dim3 tid = {thread % block[0], thread / block[0] % block[1], thread / block[0] / block[1]};
-  return "thread " + triple(tid) + " of CTA " + triple(warp->cta().index()) + " at " +
-         warp->place(pc);
+  return "thread " + triple(tid) + " of " + warp->cta().name() + " at " + warp->place(pc);
 }
 
-SharedPlace shared_place(Warp& warp, int lane, std::uint64_t address, int num_bytes, int align) {
+SharedPlace shared_place(Warp& warp, int lane, std::uint64_t address, std::uint64_t num_bytes,
+                         int align) {
   address &= ~kSharedWindow;
   check_aligned(warp, lane, address, align);
   auto& ctas = warp.cta().cluster().ctas();
@@ -126,14 +132,14 @@ SharedPlace shared_place(Warp& warp, int lane, std::uint64_t address, int num_by
                   "the CTA has " + std::to_string(cta.shared().size()) + " bytes of shared memory");
   }
   if (cta.finished()) {
-    throw HazardError("exited CTA: " + who(warp, lane) + " touches shared memory of CTA rank " +
-                      std::to_string(rank) + ", which has ended");
+    throw HazardError("exited CTA: " + who(warp, lane) + " touches shared memory of " + cta.name() +
+                      ", which has ended");
   }
   return {&cta, static_cast<std::uint32_t>(offset)};
 }
 
-std::uint8_t* locate(Warp& warp, int lane, Window window, std::uint64_t address, int num_bytes,
-                     int align, Touch touch) {
+std::uint8_t* locate(Warp& warp, int lane, Window window, std::uint64_t address,
+                     std::uint64_t num_bytes, int align, Touch touch) {
   check_aligned(warp, lane, address, align);
   switch (window) {
     case Window::kShared:
@@ -141,18 +147,23 @@ std::uint8_t* locate(Warp& warp, int lane, Window window, std::uint64_t address,
     case Window::kLocal:
       return local(warp, lane, address, num_bytes);
     case Window::kParameter:
-      return parameter(warp, lane, address, num_bytes);
+      return parameter(warp, lane, address, num_bytes, touch);
     case Window::kGlobal:
       return global(warp, lane, address, num_bytes, touch);
     case Window::kGeneric:
       break;
   }
-  if (address & kParameterWindow) {
-    return parameter(warp, lane, address & ~kParameterWindow, num_bytes);
+  // What lies in none of the windows, such as a null pointer minus something, is global.
+  switch (address & kWindows) {
+    case kParameterWindow:
+      return parameter(warp, lane, address & ~kWindows, num_bytes, touch);
+    case kLocalWindow:
+      return local(warp, lane, address & ~kWindows, num_bytes);
+    case kSharedWindow:
+      return shared(warp, lane, address, num_bytes, touch);
+    default:
+      return global(warp, lane, address, num_bytes, touch);
   }
-  if (address & kLocalWindow) return local(warp, lane, address & ~kLocalWindow, num_bytes);
-  if (address & kSharedWindow) return shared(warp, lane, address, num_bytes, touch);
-  return global(warp, lane, address, num_bytes, touch);
 }
 
 }  // namespace openweek::simulator

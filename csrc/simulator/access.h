@@ -25,15 +25,16 @@ enum class Touch : std::uint8_t {
 // The bytes at an address, if this lane may touch all of them.
 // Throws HazardError for an address outside of the window or not a multiple of `align`, and for an
 // access that nothing orders after an earlier one with which it conflicts.
-std::uint8_t* locate(Warp& warp, int lane, Window window, std::uint64_t address, int num_bytes,
-                     int align, Touch touch);
+std::uint8_t* locate(Warp& warp, int lane, Window window, std::uint64_t address,
+                     std::uint64_t num_bytes, int align, Touch touch);
 
 // Where an address of shared memory lies. Throws as locate does.
 struct SharedPlace {
   Cta* cta = nullptr;
   std::uint32_t offset = 0;
 };
-SharedPlace shared_place(Warp& warp, int lane, std::uint64_t address, int num_bytes, int align);
+SharedPlace shared_place(Warp& warp, int lane, std::uint64_t address, std::uint64_t num_bytes,
+                         int align);
 
 // Until a copy has come, its destination holds what nobody should use: NaN in most formats.
 inline constexpr int kPoison = 0xff;

@@ -42,12 +42,6 @@ void complete_if_full(Cta& cta, NamedBarrier& barrier) {
       wanted += barrier.in_warps ? kLanes : std::popcount(warp->live());
     }
   }
-  if (barrier.arrived > wanted) {
-    throw HazardError("barrier misuse: " + std::to_string(barrier.arrived) +
-                      " threads have arrived at a barrier where " + std::to_string(wanted) +
-                      " are expected, in CTA rank " + std::to_string(cta.rank()) + " of " +
-                      cta.launch().program->name);
-  }
   if (barrier.arrived == wanted) complete(cta, barrier);
 }
 
@@ -67,23 +61,36 @@ NamedBarrier& barrier_of(Warp& warp, const Inst& inst, int lane) {
   return warp.cta().barrier(static_cast<int>(number));
 }
 
+// How many threads an instruction expects; 0 for all.
+int expected_by(Warp& warp, const Inst& inst, int lane) {
+  if (inst.b == kNoRow) return 0;
+  const uint32_t expected = warp.row<uint32_t>(inst.b)[lane];
+  if (expected % kLanes != 0 || expected == 0) {
+    throw HazardError("barrier misuse: " + who(warp, lane) + " expects " +
+                      std::to_string(expected) + " threads, which is no multiple of 32");
+  }
+  return static_cast<int>(expected);
+}
+
 void arrive(Warp& warp, const Inst& inst, Mask lanes, NamedBarrier& barrier) {
   const bool aligned = inst.imm & kAligned;
   const int lane = std::countr_zero(lanes);
-  if (inst.b != kNoRow) {
-    const auto expected = static_cast<int>(warp.row<uint32_t>(inst.b)[lane]);
-    if (expected % kLanes != 0 || expected == 0) {
-      throw HazardError("barrier misuse: " + who(warp, lane) + " expects " +
-                        std::to_string(expected) + " threads, which is no multiple of 32");
-    }
-    if (barrier.expected != 0 && barrier.expected != expected) {
-      throw HazardError("barrier misuse: " + who(warp, lane) + " expects " +
-                        std::to_string(expected) + " threads, others expect " +
-                        std::to_string(barrier.expected));
-    }
-    barrier.expected = expected;
+  const int num_all = static_cast<int>(warp.cta().warps().size()) * kLanes;
+  const auto number = [num_all](int expected) { return expected == 0 ? num_all : expected; };
+  const int expected = expected_by(warp, inst, lane);
+  if (barrier.arrived != 0 && number(expected) != number(barrier.expected)) {
+    throw HazardError("barrier misuse: " + who(warp, lane) + " expects " +
+                      std::to_string(number(expected)) + " threads, others expect " +
+                      std::to_string(number(barrier.expected)));
   }
+  barrier.expected = expected;
   barrier.arrived += aligned ? kLanes : std::popcount(lanes);
+  if (barrier.arrived > number(expected)) {
+    throw HazardError("barrier misuse: " + who(warp, lane) + " is one of " +
+                      std::to_string(barrier.arrived) + " threads that have arrived at barrier " +
+                      std::to_string(warp.row<uint32_t>(inst.a)[lane]) + ", where " +
+                      std::to_string(number(expected)) + " are expected");
+  }
   barrier.in_warps = aligned;
   barrier.gathered.learn(warp.knowledge);
   warp.tick();

@@ -40,9 +40,43 @@ std::vector<int32_t> corner_of(Warp& warp, const BulkStep& step, int lane) {
   return corner;
 }
 
+// How many bytes a copy without a map moves.
+uint32_t plain_bytes(Warp& warp, const BulkStep& step, int lane) {
+  const uint32_t num_bytes = warp.row<uint32_t>(step.size)[lane];
+  if (num_bytes % 16 != 0) {
+    throw HazardError("misaligned: " + who(warp, lane) + " copies " + std::to_string(num_bytes) +
+                      " bytes, which must be a multiple of 16");
+  }
+  return num_bytes;
+}
+
+// The map of a tensor copy, which must have as many dimensions as the instruction.
+TensorMap checked_map(Warp& warp, const BulkStep& step, int lane) {
+  const TensorMap map = tensor_map(warp, step, lane);
+  if (map.rank != step.rank) {
+    throw HazardError("wrong tensor map: " + who(warp, lane) + " has coordinates of rank " +
+                      std::to_string(step.rank) + ", the map has rank " + std::to_string(map.rank));
+  }
+  return map;
+}
+
+// What a copy moves, and what it may touch of shared memory. Boxes of tensors begin there at
+// multiples of 128 bytes.
+struct Extent {
+  uint64_t num_bytes;
+  uint64_t touched_bytes;
+  int align;
+};
+
+Extent extent_of(Warp& warp, const BulkStep& step, const std::optional<TensorMap>& map, int lane) {
+  if (map) return {map->box_bytes(), map->touched_bytes(), 128};
+  const uint32_t num_bytes = plain_bytes(warp, step, lane);
+  return {num_bytes, num_bytes, 16};
+}
+
 void check_global(Warp& warp, int lane, const std::vector<GlobalRange>& ranges, Touch touch) {
   for (const GlobalRange& range : ranges) {
-    locate(warp, lane, Window::kGlobal, range.address, static_cast<int>(range.num_bytes), 1, touch);
+    locate(warp, lane, Window::kGlobal, range.address, range.num_bytes, 1, touch);
   }
 }
 
@@ -55,34 +89,19 @@ void load(Warp& warp, const BulkStep& step, int lane) {
   std::vector<int32_t> corner;
   const uint8_t* source = nullptr;
   SharedPlace from_shared;
-  uint32_t num_bytes = 0;
-  if (step.rank > 0) {
-    map = tensor_map(warp, step, lane);
-    if (map->rank != step.rank) {
-      throw HazardError("wrong tensor map: " + name.text() + " has coordinates of rank " +
-                        std::to_string(step.rank) + ", the map has rank " +
-                        std::to_string(map->rank));
-    }
+  if (step.rank > 0) map = checked_map(warp, step, lane);
+  const auto [num_bytes, touched_bytes, align] = extent_of(warp, step, map, lane);
+  const SharedPlace to = shared_place(warp, lane, value(warp, step.to, lane), touched_bytes, align);
+  if (map) {
     corner = corner_of(warp, step, lane);
-    num_bytes = map->box_bytes();
     check_global(warp, lane, box_ranges(*map, corner.data()), Touch::kTake);
+  } else if (step.from_shared) {
+    from_shared = shared_place(warp, lane, value(warp, step.from, lane), num_bytes, 16);
+    source = from_shared.cta->shared().data() + from_shared.offset;
   } else {
-    num_bytes = warp.row<uint32_t>(step.size)[lane];
-    if (num_bytes % 16 != 0) {
-      throw HazardError("misaligned: " + name.text() + " copies " + std::to_string(num_bytes) +
-                        " bytes, which must be a multiple of 16");
-    }
-    const uint64_t from = value(warp, step.from, lane);
-    const auto size = static_cast<int>(num_bytes);
-    if (step.from_shared) {
-      from_shared = shared_place(warp, lane, from, size, 16);
-      source = from_shared.cta->shared().data() + from_shared.offset;
-    } else {
-      source = locate(warp, lane, Window::kGlobal, from, size, 16, Touch::kTake);
-    }
+    source = locate(warp, lane, Window::kGlobal, value(warp, step.from, lane), num_bytes, 16,
+                    Touch::kTake);
   }
-  const SharedPlace to = shared_place(warp, lane, value(warp, step.to, lane),
-                                      static_cast<int>(num_bytes), step.rank > 0 ? 128 : 16);
   const SharedPlace barrier = shared_place(warp, lane, value(warp, step.barrier, lane), 8, 8);
   const uint32_t mask = step.mask == kNoRow ? 0 : warp.row<uint32_t>(step.mask)[lane] & 0xffff;
   std::vector<std::pair<Cta*, Cta*>> targets;  // of the data, of the barrier
@@ -100,7 +119,8 @@ void load(Warp& warp, const BulkStep& step, int lane) {
   }
   for (const auto& [data_cta, barrier_cta] : targets) {
     if (data_cta->finished() || barrier_cta->finished()) {
-      throw HazardError("exited CTA: " + name.text() + " copies into a CTA that has ended");
+      throw HazardError("exited CTA: " + name.text() + " copies into shared memory of " +
+                        data_cta->name() + ", which has ended");
     }
     Mbarrier& counter = barrier_cta->mbarriers.at(barrier.offset, true, name);
     const uint64_t phase = start_bytes(counter, num_bytes);
@@ -144,8 +164,7 @@ void enter_store(Warp& warp, int lane, BulkGroups& groups, const SharedPlace& fr
   const Epoch write =
       Epoch(*groups.writes, static_cast<uint32_t>(time), warp.group().pc, 15, reduces);
   for (const GlobalRange& range : ranges) {
-    locate(warp, lane, Window::kGlobal, range.address, static_cast<int>(range.num_bytes), 1,
-           Touch::kNone);
+    locate(warp, lane, Window::kGlobal, range.address, range.num_bytes, 1, Touch::kNone);
     cta.cluster().world().history().write(range.address, range.num_bytes, true,
                                           {&warp, lane, write});
   }
@@ -154,34 +173,21 @@ void enter_store(Warp& warp, int lane, BulkGroups& groups, const SharedPlace& fr
 // A store: first shared memory is read, later the destination is written.
 void store(Warp& warp, const BulkStep& step, int lane) {
   Cluster& cluster = warp.cta().cluster();
-  const Origin name = origin(warp, lane);
   std::optional<TensorMap> map;
   std::vector<int32_t> corner;
   uint8_t* target = nullptr;
-  uint32_t num_bytes = 0;
   std::vector<GlobalRange> ranges;
-  if (step.rank > 0) {
-    map = tensor_map(warp, step, lane);
-    if (map->rank != step.rank) {
-      throw HazardError("wrong tensor map: " + name.text() + " has coordinates of rank " +
-                        std::to_string(step.rank) + ", the map has rank " +
-                        std::to_string(map->rank));
-    }
+  if (step.rank > 0) map = checked_map(warp, step, lane);
+  const auto [num_bytes, touched_bytes, align] = extent_of(warp, step, map, lane);
+  const SharedPlace from =
+      shared_place(warp, lane, value(warp, step.from, lane), touched_bytes, align);
+  if (map) {
     corner = corner_of(warp, step, lane);
-    num_bytes = map->box_bytes();
     ranges = box_ranges(*map, corner.data());
   } else {
-    num_bytes = warp.row<uint32_t>(step.size)[lane];
-    if (num_bytes % 16 != 0) {
-      throw HazardError("misaligned: " + name.text() + " copies " + std::to_string(num_bytes) +
-                        " bytes, which must be a multiple of 16");
-    }
     ranges = {{value(warp, step.to, lane), num_bytes}};
-    target = locate(warp, lane, Window::kGlobal, ranges[0].address, static_cast<int>(num_bytes), 16,
-                    Touch::kNone);
+    target = locate(warp, lane, Window::kGlobal, ranges[0].address, num_bytes, 16, Touch::kNone);
   }
-  const SharedPlace from = shared_place(warp, lane, value(warp, step.from, lane),
-                                        static_cast<int>(num_bytes), step.rank > 0 ? 128 : 16);
   BulkGroups& groups = warp.bulk_groups[lane];
   enter_store(warp, lane, groups, from, num_bytes, ranges, step.reduce.has_value());
   const std::shared_ptr<BulkGroup> group = groups.open;
@@ -190,8 +196,9 @@ void store(Warp& warp, const BulkStep& step, int lane) {
   const std::shared_ptr<uint64_t> changes = warp.bulk_changes;
   auto read = [=, &cluster, reduce = step.reduce, type = step.type] {
     // A copy of what is sent, at its own address: swizzles go by addresses.
-    auto copied = std::make_shared<std::vector<uint8_t>>(from.offset + num_bytes);
-    std::memcpy(copied->data() + from.offset, from.cta->shared().data() + from.offset, num_bytes);
+    const auto* sent = from.cta->shared().data();
+    auto copied = std::make_shared<std::vector<uint8_t>>(from.offset + touched_bytes);
+    std::memcpy(copied->data() + from.offset, sent + from.offset, touched_bytes);
     --group->reads;
     ++*changes;
     auto write = [=] {

@@ -54,6 +54,12 @@ class Clock {
  public:
   std::uint32_t of(Agent agent) const { return agent < times_.size() ? times_[agent] : 0; }
   bool knows(Epoch epoch) const { return epoch.time() <= of(epoch.agent()); }
+  bool knows(const Clock& other) const {
+    for (std::size_t i = 0; i < other.times_.size(); ++i) {
+      if (other.times_[i] > of(static_cast<Agent>(i))) return false;
+    }
+    return true;
+  }
   void learn(Agent agent, std::uint32_t time) {
     if (agent >= times_.size()) times_.resize(agent + 1);
     times_[agent] = std::max(times_[agent], time);

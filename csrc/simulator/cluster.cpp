@@ -46,8 +46,14 @@ Cta::Cta(Cluster& cluster, int rank, Dim3 index)
   num_live_ = num_warps;
   const int num_groups = (num_warps + kWarpgroup - 1) / kWarpgroup;
   for (int group = 0; group < num_groups; ++group) {
-    warpgroups.emplace_back(cluster.agents.add(Agents::Kind::kWarpgroup, rank, group));
+    warpgroups.emplace_back(cluster.agents.add(Agents::Kind::kWarpgroup, rank, group),
+                            num_warps - group * kWarpgroup);
   }
+}
+
+std::string Cta::name() const {
+  return "CTA (" + std::to_string(index_[0]) + ", " + std::to_string(index_[1]) + ", " +
+         std::to_string(index_[2]) + ")";
 }
 
 Launch& Cta::launch() { return cluster_.launch(); }
@@ -56,25 +62,19 @@ void Cta::warp_finished(Warp& warp) {
   known_at_end_.learn(warp.knowledge.own.seen);
   --num_live_;
   for (NamedBarrier& barrier : barriers_) complete_if_full(*this, barrier);
-  const int group = warp.index() / kWarpgroup;
-  const auto is_of_group = [&](const auto& other) { return other->index() / kWarpgroup == group; };
-  if (std::all_of(warps_.begin(), warps_.end(),
-                  [&](const auto& other) { return !is_of_group(other) || other->finished(); })) {
-    warpgroups[group].check_complete(warp);
-  }
+  warpgroups[warp.index() / kWarpgroup].end(warp);
   if (num_live_ > 0) return;
   for (const Epoch owed : owed_) {
     if (known_at_end_.knows(owed)) continue;
     const Agents::Description& agent = cluster_.agents[owed.agent()];
     const std::string what = warp.place(owed.place());
     if (agent.kind == Agents::Kind::kWarp) {
-      throw HazardError("exited CTA: warp " + std::to_string(agent.which) + " of CTA rank " +
-                        std::to_string(agent.rank) + " touches shared memory of CTA rank " +
-                        std::to_string(rank_) + " by " + what +
-                        ", and nothing keeps that CTA from ending before");
+      throw HazardError("exited CTA: warp " + std::to_string(agent.which) + " of " +
+                        cluster_.ctas()[agent.rank]->name() + " touches shared memory of " +
+                        name() + " by " + what + ", and nothing keeps that one from ending before");
     }
-    throw HazardError("in flight at exit: CTA rank " + std::to_string(rank_) + " of " +
-                      launch().program->name + " ends, and nobody in it has waited for " + what);
+    throw HazardError("in flight at exit: " + name() + " of " + launch().program->name +
+                      " ends, and nobody in it has waited for " + what);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -43,6 +44,7 @@ class Cta {
   Launch& launch();
   int rank() const { return rank_; }
   const Dim3& index() const { return index_; }
+  std::string name() const;  // "CTA (1, 0, 0)"
   std::vector<std::uint8_t>& shared() { return shared_; }
   std::vector<std::unique_ptr<Warp>>& warps() { return warps_; }
   NamedBarrier& barrier(int number) { return barriers_[number]; }

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "access.h"
+#include "errors.h"
 #include "lanes.h"
 #include "lowering.h"
 #include "world.h"
@@ -79,8 +80,13 @@ Step copy(Warp& warp, const Inst& inst, Mask lanes) {
     place.cta->owe(by.epoch);
     uint8_t* target = place.cta->shared().data() + place.offset;
     std::memset(target, kPoison, size);
-    const int given = inst.c == kNoRow ? size : static_cast<int>(warp.row<uint32_t>(inst.c)[lane]);
-    const int read = std::min(given, size);
+    const uint32_t given =
+        inst.c == kNoRow ? static_cast<uint32_t>(size) : warp.row<uint32_t>(inst.c)[lane];
+    if (given > static_cast<uint32_t>(size)) {
+      throw HazardError("out of bounds: " + who(warp, lane) + " reads " + std::to_string(given) +
+                        " bytes to copy " + std::to_string(size));
+    }
+    const int read = static_cast<int>(given);
     const uint8_t* source =
         read == 0 ? nullptr
                   : locate(warp, lane, static_cast<Window>(from.window),

@@ -24,8 +24,13 @@ bool accept_location(Cursor& cursor, Module& module) {
   if (!cursor.accept_directive("loc")) return false;
   const int file = cursor.expect_int(0, kMaxInt);
   const int line = cursor.expect_int(0, kMaxInt);
-  module.locations.push_back({file, line});
-  cursor.skip_line(text_line);
+  Location location{.file = file, .line = line};
+  while (cursor.peek().kind != TokenKind::kEnd && cursor.peek().line == text_line) {
+    if (cursor.take().text != "inlined_at") continue;
+    location.caller_file = cursor.expect_int(0, kMaxInt);
+    location.caller_line = cursor.expect_int(0, kMaxInt);
+  }
+  module.locations.push_back(location);
   return true;
 }
 

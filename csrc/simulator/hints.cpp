@@ -60,7 +60,10 @@ void lower_policy(Lowering& lower) {
 }
 
 // target: whether the count goes up; imm: the count. More registers may have to be waited for.
-Step change_registers(Warp& warp, const Inst& inst, Mask) {
+Step change_registers(Warp& warp, const Inst& inst, Mask lanes) {
+  if (lanes != kAllLanes) {
+    throw HazardError("divergent warpgroup: setmaxnreg by part of a warp, " + warp.describe());
+  }
   const int count = static_cast<int>(inst.imm);
   Cta& cta = warp.cta();
   Group& group = warp.group();

@@ -51,6 +51,20 @@ int align_of(const ptx::Variable& variable) {
   return std::max(variable.align, bytes_of(type_of(variable.type)));
 }
 
+bool names(const ptx::Operand& operand, const std::string& symbol) {
+  return operand.symbol == symbol ||
+         std::any_of(operand.parts.begin(), operand.parts.end(),
+                     [&](const ptx::Operand& part) { return names(part, symbol); });
+}
+
+bool uses(const ptx::Function& function, const std::string& symbol) {
+  return std::any_of(
+      function.statements.begin(), function.statements.end(), [&](const ptx::Statement& statement) {
+        return std::any_of(statement.operands.begin(), statement.operands.end(),
+                           [&](const ptx::Operand& operand) { return names(operand, symbol); });
+      });
+}
+
 std::string full_name(const ptx::Statement& statement) {
   std::string name = statement.opcode;
   for (const std::string& modifier : statement.modifiers) name += "." + modifier;
@@ -180,18 +194,46 @@ std::string Program::place(std::int32_t pc) const {
   const SourceLine& source = sources[code[pc].source];
   std::string text = "line " + std::to_string(source.ptx_line) + " of the PTX";
   if (!source.file.empty()) text += ", " + source.file + ":" + std::to_string(source.line);
-  return source.text + " at " + text;
+  return source.text + " at " + text + source.callers;
+}
+
+// The places through which an inlined function was called, innermost first. Where its caller was
+// inlined too, the .loc of the call tells; compilers write it before or behind the code, and not
+// for each copy of it, so the nearest one counts.
+std::string Lowering::callers(int location) const {
+  const auto& all = module_.locations;
+  const auto is_call = [&](int at, const ptx::Location& inner) {
+    return at >= 0 && at < static_cast<int>(all.size()) && all[at].file == inner.caller_file &&
+           all[at].line == inner.caller_line;
+  };
+  std::string text;
+  while (location >= 0 && all[location].caller_file != 0) {
+    const ptx::Location& inner = all[location];
+    const auto name = module_.files.find(inner.caller_file);
+    if (name == module_.files.end()) break;
+    text += (text.empty() ? ", called at " : ", ") + name->second + ":" +
+            std::to_string(inner.caller_line);
+    const int last = static_cast<int>(all.size());
+    int away = 1;
+    while (away < last && !is_call(location - away, inner) && !is_call(location + away, inner)) {
+      ++away;
+    }
+    if (away == last) break;
+    location += is_call(location - away, inner) ? -away : away;
+  }
+  return text;
 }
 
 void Lowering::lower_statement(const ptx::Statement& statement) {
   statement_ = &statement;
   left_ = statement.modifiers;
-  SourceLine source{statement.line, "", 0, full_name(statement)};
+  SourceLine source{statement.line, "", 0, callers(statement.location), full_name(statement)};
   if (statement.location >= 0) {
     const ptx::Location& location = module_.locations[statement.location];
     source.line = location.line;
     const auto file = module_.files.find(location.file);
-    if (file != module_.files.end()) source.file = file->second;
+    // Line 0 is code of which no line is the reason.
+    if (file != module_.files.end() && location.line != 0) source.file = file->second;
   }
   program_.sources.push_back(std::move(source));
   const auto found = lowerers().find(statement.opcode);
@@ -235,8 +277,15 @@ void Lowering::lay_out_variables(const ptx::Function& function) {
     program_.shared_bytes = offset + bytes_of(variable);
     program_.shared_align = std::max(program_.shared_align, align_of(variable));
   };
+  // A kernel has those of the module's shared variables that it uses, or a function that it calls.
+  const auto is_used = [&](const ptx::Variable& variable) {
+    return std::any_of(
+        module_.functions.begin(), module_.functions.end(), [&](const ptx::Function& other) {
+          return (&other == &function || !other.is_entry) && uses(other, variable.name);
+        });
+  };
   for (const ptx::Variable& variable : module_.variables) {
-    if (variable.space == ptx::Space::kShared) lay_out_shared(variable);
+    if (variable.space == ptx::Space::kShared && is_used(variable)) lay_out_shared(variable);
   }
   for (const ptx::Variable& variable : function.variables) {
     if (variable.space == ptx::Space::kShared) {

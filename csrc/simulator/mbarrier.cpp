@@ -19,6 +19,22 @@ std::string where(const Mbarrier& barrier) {
          std::to_string(barrier.cta->rank()) + " (" + barrier.describe() + ")";
 }
 
+// Nobody may end the life of an object of which others may still make use.
+void check_unused(const Mbarrier& barrier, const char* what, const Origin& origin) {
+  const bool is_known = origin.warp->knowledge.own.seen.knows(barrier.used);
+  if (!barrier.is_valid || (barrier.under_way == 0 && is_known)) return;
+  throw HazardError("mbarrier misuse: " + origin.text() + " " + what + " " + where(barrier) +
+                    ", which is in use: " +
+                    (is_known ? std::to_string(barrier.under_way) + " bytes of copies are under way"
+                              : "nothing orders this after all that threads did with it"));
+}
+
+void check_bytes(const Mbarrier& barrier, const char* does, const Origin& origin) {
+  if (std::abs(barrier.bytes) <= kMaxBytes) return;
+  throw HazardError("mbarrier misuse: " + origin.text() + " " + does + " more bytes than the " +
+                    std::to_string(kMaxBytes) + " that a barrier counts, at " + where(barrier));
+}
+
 void complete_if_due(Mbarrier& barrier, const Origin& origin) {
   if (barrier.missing != 0 || barrier.bytes != 0) return;
   if (barrier.under_way != 0) {
@@ -43,11 +59,7 @@ std::string Mbarrier::describe() const {
 void Mbarriers::init(Cta& cta, std::uint32_t offset, std::int64_t expected, const Origin& origin) {
   Mbarrier& barrier = barriers_[offset];
   const Epoch now = origin.warp->epoch();
-  if (barrier.expected != 0 && barrier.is_valid &&
-      (barrier.under_way != 0 || !origin.warp->knowledge.own.seen.knows(barrier.made))) {
-    throw HazardError("mbarrier misuse: " + origin.text() + " initialises " + where(barrier) +
-                      ", which is in use");
-  }
+  if (barrier.expected != 0) check_unused(barrier, "initialises", origin);
   const bool is_new = barrier.cta == nullptr;
   const Agent agent = is_new ? cta.cluster().agents.add(Agents::Kind::kMbarrier, cta.rank(), offset)
                              : barrier.agent;
@@ -60,6 +72,7 @@ void Mbarriers::init(Cta& cta, std::uint32_t offset, std::int64_t expected, cons
   barrier.offset = offset;
   barrier.agent = agent;
   barrier.made = now;
+  barrier.used.learn(now.agent(), now.time());
   cta.history.claim(offset);
 }
 
@@ -87,6 +100,12 @@ Mbarrier& Mbarriers::at(std::uint32_t offset, bool asynchronous, const Origin& o
   return barrier;
 }
 
+void Mbarriers::invalidate(std::uint32_t offset, const Origin& origin) {
+  Mbarrier& barrier = barriers_.at(offset);
+  check_unused(barrier, "invalidates", origin);
+  barrier.is_valid = false;
+}
+
 bool Mbarriers::contains(std::uint32_t offset) const {
   const auto found = barriers_.find(offset);
   return found != barriers_.end() && found->second.is_valid;
@@ -101,7 +120,7 @@ void Mbarriers::fence(const Warp& warp) {
 }
 
 void arrive(Mbarrier& barrier, std::int64_t count, const Origin& origin) {
-  if (count > barrier.missing) {
+  if (count < 1 || count > barrier.missing) {
     throw HazardError("mbarrier misuse: " + origin.text() + " arrives " + std::to_string(count) +
                       " times at " + where(barrier));
   }
@@ -111,11 +130,15 @@ void arrive(Mbarrier& barrier, std::int64_t count, const Origin& origin) {
 
 void expect_bytes(Mbarrier& barrier, std::int64_t num_bytes, const Origin& origin) {
   barrier.bytes += num_bytes;
-  if (std::abs(barrier.bytes) > kMaxBytes) {
-    throw HazardError("mbarrier misuse: " + origin.text() +
-                      " announces more bytes than a barrier counts to " + where(barrier));
-  }
+  check_bytes(barrier, "announces", origin);
   complete_if_due(barrier, origin);
+}
+
+// As one: the phase cannot end in between.
+void arrive_and_expect(Mbarrier& barrier, std::int64_t num_bytes, const Origin& origin) {
+  barrier.bytes += num_bytes;
+  check_bytes(barrier, "announces", origin);
+  arrive(barrier, 1, origin);
 }
 
 std::uint64_t start_bytes(Mbarrier& barrier, std::int64_t num_bytes) {
@@ -132,10 +155,7 @@ void complete_bytes(Mbarrier& barrier, std::int64_t num_bytes, std::uint64_t pha
   }
   barrier.under_way -= num_bytes;
   barrier.bytes -= num_bytes;
-  if (std::abs(barrier.bytes) > kMaxBytes) {
-    throw HazardError("mbarrier misuse: " + origin.text() +
-                      " brings more bytes than a barrier counts to " + where(barrier));
-  }
+  check_bytes(barrier, "brings", origin);
   complete_if_due(barrier, origin);
 }
 
@@ -179,6 +199,10 @@ void init(Warp& warp, const Inst& inst, int lane) {
   cta->mbarriers.init(*cta, offset, expected, name);
 }
 
+void use(Mbarrier& barrier, const Warp& warp) {
+  barrier.used.learn(warp.agent(), warp.knowledge.own.seen.of(warp.agent()));
+}
+
 Step change(Warp& warp, const Inst& inst, Mask lanes) {
   const int what = static_cast<int>(inst.imm & 0xff);
   for_lanes(lanes, [&](int lane) {
@@ -188,20 +212,17 @@ Step change(Warp& warp, const Inst& inst, Mask lanes) {
     Mbarrier& barrier = cta->mbarriers.at(offset, false, name);
     if (cta != &warp.cta()) cta->owe(warp.epoch());
     if (inst.dst != kNoRow) warp.row<uint64_t>(inst.dst)[lane] = barrier.phase;
+    if (what == kInvalidate) return cta->mbarriers.invalidate(offset, name);
+    if (!(inst.imm & kRelaxed)) use(barrier, warp);
     if ((what == kArrive || what == kArriveExpect) && !(inst.imm & kRelaxed)) {
       barrier.gathered.learn(warp.knowledge);
     }
     switch (what) {
-      case kInvalidate:
-        cta->mbarriers.invalidate(offset);
-        break;
       case kArrive:
         arrive(barrier, operand(warp, inst.b, lane, 1), name);
         break;
       case kArriveExpect:
-        // In this order, and as one: the phase cannot end in between.
-        barrier.bytes += operand(warp, inst.b, lane, 0);
-        arrive(barrier, 1, name);
+        arrive_and_expect(barrier, operand(warp, inst.b, lane, 0), name);
         break;
       case kExpect:
         expect_bytes(barrier, operand(warp, inst.b, lane, 0), name);
@@ -228,6 +249,7 @@ Step wait(Warp& warp, const Inst& inst, Mask lanes) {
     Mbarrier& barrier = cta->mbarriers.at(offset, false, origin(warp, lane));
     is_one = is_one && (last == nullptr || last == &barrier);
     last = &barrier;
+    if (!(inst.imm & kRelaxed)) use(barrier, warp);
     const bool over = by_parity ? (barrier.phase & 1) != (warp.row<uint32_t>(inst.b)[lane] & 1)
                                 : barrier.phase != warp.row<uint64_t>(inst.b)[lane];
     if (!over) return;

@@ -24,6 +24,7 @@ struct Mbarrier {
   std::uint32_t offset = 0;
   Agent agent = 0;              // of the copies that it counts; its time: phases that have ended
   Epoch made;                   // by mbarrier.init
+  Clock used;                   // by which warps up to when, in ways that order them
   bool is_fenced = false;       // so that other CTAs and the asynchronous proxy see it
   std::uint64_t fenced_in = 0;  // this phase of the cluster's barrier
   std::int64_t under_way = 0;   // bytes of copies that will be counted in this phase
@@ -37,7 +38,7 @@ struct Mbarrier {
 class Mbarriers {
  public:
   void init(Cta& cta, std::uint32_t offset, std::int64_t expected, const Origin& origin);
-  void invalidate(std::uint32_t offset) { barriers_.at(offset).is_valid = false; }
+  void invalidate(std::uint32_t offset, const Origin& origin);
 
   // For a use by a thread; an `asynchronous` one is by a copy that it starts, which has to be
   // fenced for where CTAs differ. Throws HazardError if there is none, or the thread need not see
@@ -57,6 +58,7 @@ class Mbarriers {
 // Throw HazardError for more arrivals than are expected, or more bytes than an object can count.
 void arrive(Mbarrier& barrier, std::int64_t count, const Origin& origin);
 void expect_bytes(Mbarrier& barrier, std::int64_t num_bytes, const Origin& origin);
+void arrive_and_expect(Mbarrier& barrier, std::int64_t num_bytes, const Origin& origin);
 
 // A copy that will bring bytes: announced when it starts, with the phase that it is told, counted
 // when it is done.

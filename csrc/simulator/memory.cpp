@@ -25,7 +25,7 @@ bool GlobalMemory::find(std::uint64_t address, std::uint64_t num_bytes, std::siz
   return false;
 }
 
-std::string GlobalMemory::nearest(std::uint64_t address) const {
+std::string GlobalMemory::nearest(std::uint64_t address, std::uint64_t num_bytes) const {
   const Range* best = nullptr;
   std::uint64_t distance = ~std::uint64_t{0};
   for (const Range& range : ranges_) {
@@ -36,15 +36,20 @@ std::string GlobalMemory::nearest(std::uint64_t address) const {
     if (away < distance) best = &range, distance = away;
   }
   if (best == nullptr) return "the launch has no memory";
-  char text[256];
-  std::snprintf(text, sizeof text, "%llu bytes %s %s [0x%llx, %llu bytes]",
-                static_cast<unsigned long long>(distance),
-                address < best->begin  ? "before"
-                : address >= best->end ? "behind"
-                                       : "inside",
-                best->name.c_str(), static_cast<unsigned long long>(best->begin),
-                static_cast<unsigned long long>(best->end - best->begin));
-  return text;
+  // Nothing lies in the first page: it is there that a null pointer with an offset points.
+  constexpr std::uint64_t kPageBytes = 4096;
+  std::string text = address < kPageBytes ? "a null pointer, " : "";
+  if (address < best->begin) {
+    text += std::to_string(distance) + " bytes before ";
+  } else if (address >= best->end) {
+    text += std::to_string(distance) + " bytes behind ";
+  } else {
+    text += "up to " + std::to_string(address + num_bytes - best->end) + " bytes behind ";
+  }
+  char begin[32];
+  std::snprintf(begin, sizeof begin, "0x%llx", static_cast<unsigned long long>(best->begin));
+  return text + best->name + " [" + begin + ", " + std::to_string(best->end - best->begin) +
+         " bytes]";
 }
 
 }  // namespace openweek::simulator

@@ -11,6 +11,7 @@ namespace openweek::simulator {
 inline constexpr std::uint64_t kSharedWindow = std::uint64_t{1} << 56;
 inline constexpr std::uint64_t kLocalWindow = std::uint64_t{1} << 57;
 inline constexpr std::uint64_t kParameterWindow = std::uint64_t{1} << 58;
+inline constexpr std::uint64_t kWindows = ~std::uint64_t{0} << 56;  // the bits that tell which
 
 // Of a generic address.
 constexpr bool is_global(std::uint64_t address) {
@@ -47,8 +48,8 @@ class GlobalMemory {
     return find(address, num_bytes, recent);
   }
 
-  // "24 bytes behind 'a' [0x7f.., 4096 bytes]": for the message of an access that is not allowed.
-  std::string nearest(std::uint64_t address) const;
+  // "24 bytes behind a [0x7f.., 4096 bytes]": for the message of an access that is not allowed.
+  std::string nearest(std::uint64_t address, std::uint64_t num_bytes) const;
 
  private:
   bool find(std::uint64_t address, std::uint64_t num_bytes, std::size_t& recent) const;

@@ -63,7 +63,8 @@ struct SourceLine {
   int ptx_line = 0;
   std::string file;  // of the .loc before it, or empty
   int line = 0;
-  std::string text;  // "ld.global.b32"
+  std::string callers;  // ", called at a.cuh:7, b.cu:12" if the code was inlined
+  std::string text;     // "ld.global.b32"
 };
 
 // A parameter of a kernel, in the buffer that a launch fills.

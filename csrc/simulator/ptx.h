@@ -56,10 +56,13 @@ struct Statement {
   std::vector<Operand> operands;
 };
 
-// A .loc directive: a line of a source file.
+// A .loc directive: a line of a source file. Of an inlined function it also tells where that was
+// called, which is the place of an earlier .loc.
 struct Location {
   int file = 0;  // key of Module::files
   int line = 0;
+  int caller_file = 0;  // 0 if nothing was inlined
+  int caller_line = 0;
 };
 
 enum class Space { kRegister, kGlobal, kConst, kShared, kLocal, kParam };

@@ -57,15 +57,11 @@ void for_each_row(const TensorMap& map, Coordinates corner, Visit visit) {
 }
 
 void check_shared(const TensorMap& map, std::size_t shared_bytes, std::uint32_t address) {
-  // The xor of a swizzle stays within a span of 128 bytes, and so within the box rounded up to it.
-  const std::uint64_t end = std::uint64_t{address} + map.box_bytes();
-  const std::uint64_t touched =
-      map.swizzle == Swizzle::kNone ? end : (end + kAlignment - 1) / kAlignment * kAlignment;
   if (address % kAlignment != 0) {
     throw HazardError("misaligned: a tensor copy at shared address " + std::to_string(address) +
                       ", no multiple of 128");
   }
-  if (touched > shared_bytes) {
+  if (address + map.touched_bytes() > shared_bytes) {
     throw HazardError("out of bounds: a tensor copy of " + std::to_string(map.box_bytes()) +
                       " bytes at shared address " + std::to_string(address) + " of " +
                       std::to_string(shared_bytes));

@@ -31,9 +31,13 @@ struct TensorMap {
   std::array<std::uint32_t, kMaxRank> steps{};    // element strides; the innermost is 1
 
   std::uint32_t row_bytes() const { return box[0] * element_bytes; }
-  std::uint32_t num_rows() const { return box[1] * box[2] * box[3] * box[4]; }
+  std::uint64_t num_rows() const { return std::uint64_t{box[1]} * box[2] * box[3] * box[4]; }
   // What a box fills in shared memory and counts at its barrier, however much is out of bounds.
-  std::uint32_t box_bytes() const { return row_bytes() * num_rows(); }
+  std::uint64_t box_bytes() const { return row_bytes() * num_rows(); }
+  // The bytes that the box may touch there: the xor of a swizzle stays within spans of 128.
+  std::uint64_t touched_bytes() const {
+    return swizzle == Swizzle::kNone ? box_bytes() : (box_bytes() + 127) / 128 * 128;
+  }
 };
 
 // Throws UnsupportedError for anything that csrc/tensor_map.py would not have encoded.

@@ -84,6 +84,10 @@ void Warp::run(int budget, std::uint64_t& num_instructions) {
         group.obstacle = {.kind = Obstacle::Kind::kLanes};
         break;
       }
+      if (inst.gather == Gather::kWarp && lanes != 0 && lanes != group.mask) {
+        throw HazardError("divergent warp: the predicate holds for " +
+                          std::to_string(std::popcount(lanes)) + " of the lanes, " + describe());
+      }
       ++ran;
       ++num_instructions;
       Step step = Step::kNext;
@@ -98,6 +102,13 @@ void Warp::run(int budget, std::uint64_t& num_instructions) {
       break;
     }
     settle();
+  }
+  // Lanes that wait for one another at different places wait for ever.
+  if (std::all_of(
+          groups_.begin(), groups_.end(),
+          [](const Group& group) { return group.obstacle.kind == Obstacle::Kind::kLanes; }) &&
+      !groups_.empty()) {
+    throw HazardError("divergent warp: " + describe());
   }
   oldest_first_ = !oldest_first_;
   if (live_ == 0) cta_.warp_finished(*this);
@@ -167,7 +178,10 @@ void Warp::exit(Mask lanes) {
   Group& from = group();
   from.mask &= ~lanes;
   ++from.pc;
-  cta_.cluster().complete_barrier_if_full();
+  // Nobody waits for those that have ended, so they do not count among those that came, either.
+  Cluster& cluster = cta_.cluster();
+  if (cluster_ticket > cluster.phase) cluster.arrived -= std::popcount(cluster_arrived & lanes);
+  cluster.complete_barrier_if_full();
   // Those that waited for these lanes need not any more.
   for (Group& group : groups_) {
     if (group.obstacle.kind == Obstacle::Kind::kLanes) group.obstacle = {};
@@ -175,9 +189,7 @@ void Warp::exit(Mask lanes) {
 }
 
 std::string Warp::describe() const {
-  const Dim3& index = cta_.index();
-  std::string text = "CTA (" + std::to_string(index[0]) + ", " + std::to_string(index[1]) + ", " +
-                     std::to_string(index[2]) + ") warp " + std::to_string(index_) + ":";
+  std::string text = cta_.name() + " warp " + std::to_string(index_) + ":";
   for (const Group& group : groups_) {
     text += " " + std::to_string(std::popcount(group.mask)) + " lanes at " + place(group.pc) +
             describe(group.obstacle) + ";";

@@ -1,6 +1,8 @@
 #include "warpgroup.h"
 
 #include <algorithm>
+#include <bit>
+#include <string>
 
 #include "errors.h"
 #include "lanes.h"
@@ -20,11 +22,10 @@ void Warpgroup::issue(Warp& warp, const WgmmaStep& step, std::uint64_t a, std::u
     made.a = a;
     made.b = b;
     made.accumulate = accumulate;
-    const std::size_t shared_bytes = warp.cta().shared().size();
     if (!step.a_in_registers) {
-      made.rows = operand_granules(decode_descriptor(a), 64, step.a_mn_major, shared_bytes);
+      made.rows = operand(warp, a, 64, step.a_mn_major);
     }
-    made.columns = operand_granules(decode_descriptor(b), step.n, step.b_mn_major, shared_bytes);
+    made.columns = operand(warp, b, step.n, step.b_mn_major);
   }
   IssuedMatrix& here = queue_[place];
   if (here.step != &step || here.a != a || here.b != b || here.accumulate != accumulate) {
@@ -34,6 +35,8 @@ void Warpgroup::issue(Warp& warp, const WgmmaStep& step, std::uint64_t a, std::u
   here.warps[number] = &warp;
   ++here.num_issued;
   ++num_issued_;
+  last_wgmma_ = warp.group().pc;
+  check_ended(warp);
   warp.matrix_registers.issue(warp, step.d_numbers, step.a_numbers, time, step.n);
   check_operands(warp, here, time);
   if (here.num_issued < kWarpgroup) return;
@@ -43,6 +46,15 @@ void Warpgroup::issue(Warp& warp, const WgmmaStep& step, std::uint64_t a, std::u
     run(here);
     queue_.pop_front();
     ++num_done_;
+  }
+}
+
+Granules Warpgroup::operand(Warp& warp, std::uint64_t descriptor, int rows, bool mn_major) const {
+  try {
+    return operand_granules(decode_descriptor(descriptor), rows, mn_major,
+                            warp.cta().shared().size());
+  } catch (const HazardError& error) {
+    throw HazardError(std::string(error.what()) + ", " + warp.describe());
   }
 }
 
@@ -82,9 +94,11 @@ bool Warpgroup::wait(Warp& warp, int num_pending) {
   return true;
 }
 
-void Warpgroup::request_registers(const Warp& warp, int count) {
+void Warpgroup::request_registers(Warp& warp, int count) {
   const int number = warp.index() % kWarpgroup;
   requests_[number].push_back(count);
+  last_setmaxnreg_ = warp.group().pc;
+  check_ended(warp);
   const std::size_t place = requests_[number].size() - 1;
   for (const std::vector<int>& others : requests_) {
     if (others.size() <= place || others[place] == count) continue;
@@ -94,17 +108,24 @@ void Warpgroup::request_registers(const Warp& warp, int count) {
   }
 }
 
-void Warpgroup::check_complete(Warp& warp) const {
-  const int number = warp.index() % kWarpgroup;
-  for (int other = 0; other < kWarpgroup; ++other) {
-    const char* what = issued_[other] != issued_[number]                     ? "wgmma"
-                       : requests_[other].size() != requests_[number].size() ? "setmaxnreg"
-                                                                             : nullptr;
-    if (what == nullptr) continue;
-    throw HazardError(std::string("divergent warpgroup: ") + what +
-                      " was executed by part of the warps of warpgroup " +
-                      std::to_string(warp.index() / kWarpgroup) + " of CTA rank " +
-                      std::to_string(warp.cta().rank()));
+void Warpgroup::end(Warp& warp) {
+  ended_[warp.index() % kWarpgroup] = true;
+  check_ended(warp);
+}
+
+// All four have to execute each wgmma and setmaxnreg, so none that has ended may lack one.
+void Warpgroup::check_ended(Warp& warp) const {
+  for (int ended = 0; ended < kWarpgroup; ++ended) {
+    for (int other = 0; ended_[ended] && other < kWarpgroup; ++other) {
+      const bool lacks_wgmma = issued_[ended] < issued_[other];
+      if (!lacks_wgmma && requests_[ended].size() >= requests_[other].size()) continue;
+      const int first = warp.index() / kWarpgroup * kWarpgroup;
+      const std::int32_t place = lacks_wgmma ? last_wgmma_ : last_setmaxnreg_;
+      throw HazardError("divergent warpgroup: warp " + std::to_string(first + other) +
+                        " executes " + warp.place(place) + ", and warp " +
+                        std::to_string(first + ended) + " of its warpgroup ends without it, " +
+                        warp.cta().name());
+    }
   }
 }
 
@@ -134,14 +155,29 @@ Warpgroup& warpgroup_of(Warp& warp) {
   return warp.cta().warpgroups[static_cast<std::size_t>(warp.index() / kWarpgroup)];
 }
 
+uint64_t same_in_all(Warp& warp, uint32_t row) {
+  const uint64_t* descriptors = warp.row<uint64_t>(row);
+  if (std::any_of(descriptors, descriptors + kLanes,
+                  [&](uint64_t other) { return other != descriptors[0]; })) {
+    throw HazardError("divergent warpgroup: the lanes of a warp give different descriptors, " +
+                      warp.describe());
+  }
+  return descriptors[0];
+}
+
 Step multiply(Warp& warp, const Inst& inst, Mask lanes) {
   if (lanes != kAllLanes) {
     throw HazardError("divergent warpgroup: wgmma by part of a warp, " + warp.describe());
   }
   const WgmmaStep& step = warp.program().wgmma_steps[static_cast<std::size_t>(inst.imm)];
-  const uint64_t a = inst.a == kNoRow ? 0 : warp.row<uint64_t>(inst.a)[0];
+  const uint64_t a = inst.a == kNoRow ? 0 : same_in_all(warp, inst.a);
+  const uint64_t b = same_in_all(warp, inst.b);
   const Mask scale = warp.predicate(inst.c) ^ (inst.target ? kAllLanes : 0);
-  warpgroup_of(warp).issue(warp, step, a, warp.row<uint64_t>(inst.b)[0], scale & 1);
+  if (scale != 0 && scale != kAllLanes) {
+    throw HazardError("divergent warpgroup: " + std::to_string(std::popcount(scale)) +
+                      " lanes accumulate and others do not, " + warp.describe());
+  }
+  warpgroup_of(warp).issue(warp, step, a, b, scale & 1);
   return Step::kNext;
 }
 

@@ -48,7 +48,10 @@ struct IssuedMatrix {
 // them; or at a random moment before.
 class Warpgroup {
  public:
-  explicit Warpgroup(Agent agent) : agent_(agent) {}
+  // Warps that there are not count as ended.
+  Warpgroup(Agent agent, int num_warps) : agent_(agent) {
+    for (int warp = num_warps; warp < kWarpgroup; ++warp) ended_[warp] = true;
+  }
 
   void issue(Warp& warp, const WgmmaStep& step, std::uint64_t a, std::uint64_t b, bool accumulate);
   void commit(int warp);
@@ -58,15 +61,17 @@ class Warpgroup {
   bool wait(Warp& warp, int num_pending);
 
   // setmaxnreg, which all four warps have to execute in the same order.
-  void request_registers(const Warp& warp, int count);
+  void request_registers(Warp& warp, int count);
 
-  // At the end of a warp: what it has asked for and others have not, or nothing.
-  void check_complete(Warp& warp) const;
+  // At the end of a warp: the others may not have asked for more than it has.
+  void end(Warp& warp);
 
   const std::uint64_t& num_issued() const { return num_issued_; }  // by all four warps
 
  private:
+  Granules operand(Warp& warp, std::uint64_t descriptor, int rows, bool mn_major) const;
   void check_operands(Warp& warp, IssuedMatrix& matrix, std::uint64_t time);
+  void check_ended(Warp& warp) const;
   void run(IssuedMatrix& matrix);
 
   Agent agent_;
@@ -75,8 +80,10 @@ class Warpgroup {
   std::deque<IssuedMatrix> queue_;
   std::uint64_t num_done_ = 0;  // before the queue
   std::array<std::uint64_t, kWarpgroup> issued_ = {};
+  std::array<bool, kWarpgroup> ended_ = {};
   std::array<std::vector<std::uint64_t>, kWarpgroup> commits_;  // issued_ at each commit
   std::array<std::vector<int>, kWarpgroup> requests_;           // of registers
+  std::int32_t last_wgmma_ = 0, last_setmaxnreg_ = 0;           // places in the program
 };
 
 }  // namespace openweek::simulator
