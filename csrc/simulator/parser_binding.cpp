@@ -163,7 +163,7 @@ py::dict to_python(const Module& module) {
   for (const auto& [index, name] : module.files) files[py::int_(index)] = decoded(name);
   result["files"] = files;
   result["locations"] = listed(module.locations, [](const Location& location) {
-    return py::make_tuple(location.file, location.line);
+    return py::make_tuple(location.file, location.line, location.caller_file, location.caller_line);
   });
   result["variables"] = to_python(module.variables);
   result["functions"] =

@@ -226,8 +226,8 @@ std::string Warp::describe(const Obstacle& obstacle) const {
     case Kind::kBulkGroups:
       return " wait for copies";
     case Kind::kRegisters:
-      return " wait for " + which + " registers a thread (" + std::to_string(cta_.free_registers) +
-             " are free)";
+      return " wait for " + which + " more registers a thread (" +
+             std::to_string(cta_.free_registers) + " are free)";
     case Kind::kEarlierLaunch:
       return " wait for an earlier launch";
   }

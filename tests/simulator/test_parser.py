@@ -67,7 +67,7 @@ def test_lines_of_the_source(parser: ModuleType) -> None:
 """
     module = parser.parse(text)
     assert module["files"] == {1: "a b.cu", 3: "c.cuh"}
-    assert module["locations"] == [(1, 10), (2, 20), (1, 11)]
+    assert module["locations"] == [(1, 10, 0, 0), (2, 20, 1, 11), (1, 11, 0, 0)]
     first, second = (function["statements"] for function in module["functions"])
     assert [statement["location"] for statement in first] == [-1, 1, 1, 2]
     assert [statement["line"] for statement in first] == [6, 10, 12, 15]
