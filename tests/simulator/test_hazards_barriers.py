@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from csrc import simulator
-from tests.simulator.planted import SEEDS, Launch, assert_clean, assert_found, found, names
+from tests.simulator.planted import SEEDS, Launch, assert_clean, assert_found, found, names, places
 from tests.simulator.running import source
 
 pytestmark = pytest.mark.compile
@@ -173,6 +173,17 @@ def test_a_wrong_phase_is_never_silent(name: str) -> None:
     for seed in SEEDS:
         text = found("barriers.cu", name, _WARPS, seed)
         assert re.match(_PHASES[name], text, re.DOTALL), f"seed {seed}: {text or 'nothing found'}"
+
+
+def test_each_copy_of_an_unrolled_loop_names_its_own_wait() -> None:
+    (empty,), (full,) = (places("barriers.cu", f"ring: {name}") for name in ("empty", "full"))
+    texts = [found("barriers.cu", "consumer_stays", _WARPS, seed) for seed in SEEDS]
+    stuck = [line for text in texts if text.startswith("deadlock") for line in text.split("\n")[1:]]
+    assert stuck
+    for line in stuck:
+        mine, other = (empty, full) if "warp 0:" in line else (full, empty)
+        assert mine in line, line
+        assert other not in line, line
 
 
 @pytest.mark.parametrize("name", _PHASES)

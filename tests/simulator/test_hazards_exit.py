@@ -1,6 +1,7 @@
 """What is still going on when a CTA ends, and what reaches it after its end, is found."""
 
 import pytest
+import torch
 
 from tests.simulator.planted import SEEDS, Launch, assert_clean, assert_found, names
 from tests.simulator.running import run as run_ptx
@@ -80,14 +81,22 @@ def test_clean(name: str) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nobody_waits_at_the_clusters_barrier_for_those_that_arrived_and_ended(seed: int) -> None:
+def test_an_arrival_at_the_clusters_barrier_ends_with_its_thread(seed: int) -> None:
+    """CTA 1 arrives and ends; in CTA 0, warp 1 still has to come before warp 0 reads."""
     body = """
+    .shared .b32 number;
     mov.u32 %r1, %cluster_ctarank;
     setp.eq.u32 %p1, %r1, 1;
+    setp.eq.u32 %p2, %r0, 32;
+    setp.eq.u32 %p3, %r0, 0;
+    mov.u32 %r2, number;
+    @%p2 st.shared.u32 [%r2], 9;
     barrier.cluster.arrive.release.aligned;
     @%p1 exit;
     barrier.cluster.wait.acquire.aligned;
-    barrier.cluster.arrive.release.aligned;
-    barrier.cluster.wait.acquire.aligned;
+    @%p3 ld.shared.u32 %r3, [%r2];
+    @%p3 st.global.u32 [%rd0], %r3;
     """
-    assert run_ptx(body, grid=2, cluster=2, block=64, seed=seed)["num_ctas"] == 2
+    memory = torch.zeros(1, dtype=torch.int32)
+    run_ptx(body, [memory], grid=2, cluster=2, block=64, seed=seed)
+    assert memory.item() == 9

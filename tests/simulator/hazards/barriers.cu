@@ -277,7 +277,8 @@ __device__ __forceinline__ void ring(const Params& p) {
     if (threadIdx.x == 0) {
       if (kMistake != Mistake::kProducerForgets) {
         const uint32_t phase = kMistake == Mistake::kProducerStays ? 0 : at.phase;
-        empty[at.stage].wait(phase ^ (kMistake == Mistake::kProducerBehind ? 0 : 1));
+        const uint32_t ended = phase ^ (kMistake == Mistake::kProducerBehind ? 0 : 1);
+        empty[at.stage].wait(ended);  // ring: empty
       }
       full[at.stage].arrive_and_expect(kBoxBytes);
       tma_load(stages[at.stage], p.map, full[at.stage], 0, turn % 4 * kBoxRows);
@@ -285,7 +286,8 @@ __device__ __forceinline__ void ring(const Params& p) {
       const bool waits = !(kMistake == Mistake::kConsumerSkips && turn == 0) &&
                          kMistake != Mistake::kConsumerForgets;
       const uint32_t phase = kMistake == Mistake::kConsumerStays ? 0 : at.phase;
-      if (waits) full[at.stage].wait(phase ^ (kMistake == Mistake::kConsumerAhead ? 1 : 0));
+      const uint32_t ended = phase ^ (kMistake == Mistake::kConsumerAhead ? 1 : 0);
+      if (waits) full[at.stage].wait(ended);  // ring: full
       p.data[threadIdx.x % 32] = stages[at.stage][threadIdx.x % 32];
       empty[at.stage].arrive();
     }
