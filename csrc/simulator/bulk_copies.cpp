@@ -60,20 +60,6 @@ TensorMap checked_map(Warp& warp, const BulkStep& step, int lane) {
   return map;
 }
 
-// What a copy moves, and what it may touch of shared memory. Boxes of tensors begin there at
-// multiples of 128 bytes.
-struct Extent {
-  uint64_t num_bytes;
-  uint64_t touched_bytes;
-  int align;
-};
-
-Extent extent_of(Warp& warp, const BulkStep& step, const std::optional<TensorMap>& map, int lane) {
-  if (map) return {map->box_bytes(), map->touched_bytes(), 128};
-  const uint32_t num_bytes = plain_bytes(warp, step, lane);
-  return {num_bytes, num_bytes, 16};
-}
-
 void check_global(Warp& warp, int lane, const std::vector<GlobalRange>& ranges, Touch touch) {
   for (const GlobalRange& range : ranges) {
     locate(warp, lane, Window::kGlobal, range.address, range.num_bytes, 1, touch);
@@ -90,8 +76,9 @@ void load(Warp& warp, const BulkStep& step, int lane) {
   const uint8_t* source = nullptr;
   SharedPlace from_shared;
   if (step.rank > 0) map = checked_map(warp, step, lane);
-  const auto [num_bytes, touched_bytes, align] = extent_of(warp, step, map, lane);
-  const SharedPlace to = shared_place(warp, lane, value(warp, step.to, lane), touched_bytes, align);
+  const uint64_t num_bytes = map ? map->box_bytes() : plain_bytes(warp, step, lane);
+  const SharedPlace to =
+      shared_place(warp, lane, value(warp, step.to, lane), num_bytes, map ? 128 : 16);
   if (map) {
     corner = corner_of(warp, step, lane);
     check_global(warp, lane, box_ranges(*map, corner.data()), Touch::kTake);
@@ -178,9 +165,9 @@ void store(Warp& warp, const BulkStep& step, int lane) {
   uint8_t* target = nullptr;
   std::vector<GlobalRange> ranges;
   if (step.rank > 0) map = checked_map(warp, step, lane);
-  const auto [num_bytes, touched_bytes, align] = extent_of(warp, step, map, lane);
+  const uint64_t num_bytes = map ? map->box_bytes() : plain_bytes(warp, step, lane);
   const SharedPlace from =
-      shared_place(warp, lane, value(warp, step.from, lane), touched_bytes, align);
+      shared_place(warp, lane, value(warp, step.from, lane), num_bytes, map ? 128 : 16);
   if (map) {
     corner = corner_of(warp, step, lane);
     ranges = box_ranges(*map, corner.data());
@@ -197,8 +184,8 @@ void store(Warp& warp, const BulkStep& step, int lane) {
   auto read = [=, &cluster, reduce = step.reduce, type = step.type] {
     // A copy of what is sent, at its own address: swizzles go by addresses.
     const auto* sent = from.cta->shared().data();
-    auto copied = std::make_shared<std::vector<uint8_t>>(from.offset + touched_bytes);
-    std::memcpy(copied->data() + from.offset, sent + from.offset, touched_bytes);
+    auto copied = std::make_shared<std::vector<uint8_t>>(from.offset + num_bytes);
+    std::memcpy(copied->data() + from.offset, sent + from.offset, num_bytes);
     --group->reads;
     ++*changes;
     auto write = [=] {

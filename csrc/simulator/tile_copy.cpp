@@ -61,7 +61,7 @@ void check_shared(const TensorMap& map, std::size_t shared_bytes, std::uint32_t 
     throw HazardError("misaligned: a tensor copy at shared address " + std::to_string(address) +
                       ", no multiple of 128");
   }
-  if (address + map.touched_bytes() > shared_bytes) {
+  if (address + map.box_bytes() > shared_bytes) {
     throw HazardError("out of bounds: a tensor copy of " + std::to_string(map.box_bytes()) +
                       " bytes at shared address " + std::to_string(address) + " of " +
                       std::to_string(shared_bytes));

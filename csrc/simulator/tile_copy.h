@@ -33,11 +33,8 @@ struct TensorMap {
   std::uint32_t row_bytes() const { return box[0] * element_bytes; }
   std::uint64_t num_rows() const { return std::uint64_t{box[1]} * box[2] * box[3] * box[4]; }
   // What a box fills in shared memory and counts at its barrier, however much is out of bounds.
+  // Rows are as wide as a swizzle, whose xor so stays within a row.
   std::uint64_t box_bytes() const { return row_bytes() * num_rows(); }
-  // The bytes that the box may touch there: the xor of a swizzle stays within spans of 128.
-  std::uint64_t touched_bytes() const {
-    return swizzle == Swizzle::kNone ? box_bytes() : (box_bytes() + 127) / 128 * 128;
-  }
 };
 
 // Throws UnsupportedError for anything that csrc/tensor_map.py would not have encoded.

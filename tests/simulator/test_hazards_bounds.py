@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from csrc import simulator
+from csrc.tensor_map import TensorMap
 from tests.simulator.planted import (
     SEEDS,
     Launch,
@@ -171,6 +172,42 @@ def test_thread_and_cta_are_named_by_their_coordinates(seed: int) -> None:
         machine.launch(loaded, (2, 2), (4, 4, 3), args=[memory])
         with pytest.raises(RuntimeError, match=r"thread \(3, 2, 1\) of CTA \([01], 1, 0\) at st"):
             machine.run()
+
+
+_SWIZZLED_STORE = """.version 8.0
+.target sm_90a
+.address_size 64
+.extern .shared .align 1024 .b8 box[];
+.visible .entry kernel(.param .align 64 .b8 map[128], .param .u32 at) {
+.reg .b64 %rd<3>; .reg .b32 %r<5>; .reg .pred %p<2>;
+mov.b64 %rd0, map; cvta.param.u64 %rd1, %rd0;
+mov.u32 %r0, box; ld.param.u32 %r1, [at]; add.u32 %r1, %r0, %r1;
+mov.u32 %r2, 0;
+FILL: add.u32 %r3, %r1, %r2; st.shared.u32 [%r3], %r2;
+add.u32 %r2, %r2, 4; setp.lt.u32 %p1, %r2, 64; @%p1 bra FILL;
+fence.proxy.async.shared::cta;
+cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%rd1, {0, 0}], [%r1];
+cp.async.bulk.commit_group;
+cp.async.bulk.wait_group 0;
+ret; }"""
+
+
+def _store_swizzled(at: int, seed: int) -> list[list[int]]:
+    """Two rows of 32 bytes, in a swizzle that permutes them, from 4032 bytes of memory."""
+    rows = torch.zeros(2, 8, dtype=torch.int32)
+    packed = TensorMap.of(rows, (2, 8), swizzle_bytes=32).encode_for_simulator()
+    with simulator.Machine(seed=seed) as machine:
+        loaded = simulator.load(_SWIZZLED_STORE)["kernel"]
+        machine.launch(loaded, 1, 1, args=[packed, at], smem_bytes=4032, memory=[rows])
+        machine.run()
+    return rows.tolist()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_swizzled_box_may_end_where_shared_memory_ends(seed: int) -> None:
+    # From an odd multiple of 128 on, the two granules of each row change places.
+    rows = [[16, 20, 24, 28, 0, 4, 8, 12], [48, 52, 56, 60, 32, 36, 40, 44]]
+    assert _store_swizzled(3968, seed) == rows
 
 
 def test_parameters_cannot_be_written() -> None:
