@@ -1,5 +1,6 @@
 """Everything native, and the toolchain around it: what the kernel packages may use."""
 
+from csrc import cache
 from csrc.checks import Checker
 from csrc.compiler import compile_kernel
 from csrc.launcher import Launcher, num_sms
@@ -16,6 +17,7 @@ __all__ = [
     "Signature",
     "Struct",
     "TensorMap",
+    "cache",
     "compile_kernel",
     "num_sms",
     "simulate",

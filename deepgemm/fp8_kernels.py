@@ -21,6 +21,7 @@ from csrc import (
 )
 from deepgemm.layout import ceil_div
 from deepgemm.plan import Config, FewTokens, Grouping, Problem, Tiles, plan
+from deepgemm.tuned import tuned
 
 _NAMESPACE = "openweek::deepgemm"
 _GROUPINGS: dict[Grouping, str] = {
@@ -77,7 +78,7 @@ def gemm_nt(
         grouping: what layout says: "dense", "row_map", "prefix_sum" or "masked".
         layout: int32, see csrc/deepgemm/scheduler.cuh; None if dense.
         expected_m: rows of a masked group that are likely to count.
-        config: by default what the planner chooses.
+        config: by default what was tuned, or else what the planner chooses.
     """
     a, scale_a, b, scale_b, d = map(_with_groups, (a, scale_a, b, scale_b, d))
     (_, m, k), (num_groups, n, _) = a.shape, b.shape
@@ -85,7 +86,7 @@ def gemm_nt(
         grouping=grouping, m=m, n=n, k=k, num_groups=num_groups, expected_m=expected_m
     )
     sms = num_sms(a.device)
-    config = config or plan(problem, sms)
+    config = config or tuned(problem, a.device) or plan(problem, sms)
     box_a, box_b, box_d = _boxes(config)
     clusters = min(config.num_clusters(problem), max(1, sms // config.cluster))
     _launcher(config, grouping)(
