@@ -95,6 +95,10 @@ def load(ptx_text: str) -> Module:
 class Machine:
     """Devices that run kernels, deterministically: one seed, one run.
 
+    All devices run at the same time; the launches of one device follow one another, as on one
+    stream. A launch may touch its own arguments, on whichever device they are thought to lie, and
+    the machine's symmetric memory.
+
     Args:
         devices: how many GPUs.
         sms: how many CTAs are resident on each at a time.
@@ -111,6 +115,8 @@ class Machine:
                 raise ValueError(f"Machine: {name} must be at least 1, got {value}")
         self.devices, self.sms, self.seed = devices, sms, seed
         self._machine = core().Machine(devices, sms, seed & (2**64 - 1), reduced_fp8)
+        self._symmetric: list[Tensor] = []
+        self._multicast: list[Tensor] = []  # kept alive: the addresses stay valid
 
     def __enter__(self) -> Self:
         return self
@@ -122,6 +128,49 @@ class Machine:
         trace: TracebackType | None,
     ) -> None:
         pass
+
+    def symmetric(self, tensor: Tensor) -> Tensor:
+        """Lets every later launch, on every device, touch a tensor: memory that peers reach.
+
+        Args:
+            tensor: on the CPU; it must stay alive as long as the machine runs.
+
+        Returns:
+            The tensor.
+        """
+        if tensor.device.type != "cpu":
+            raise ValueError(f"symmetric: tensor must be on the CPU, got {tensor.device}")
+        self._symmetric.append(tensor)
+        return tensor
+
+    def multicast(self, tensors: Sequence[Tensor]) -> int:
+        """Makes one address of several tensors, one per device, as the switch of NVLink does.
+
+        Args:
+            tensors: as many as there are devices, contiguous and of one size in bytes.
+
+        Returns:
+            The address that means the first byte of each of them to `multimem` instructions, on
+            every device, and means nothing to others. Pass it as an argument, or add to it.
+
+        Raises:
+            ValueError: there are not as many tensors as devices, or they differ in size.
+        """
+        if len(tensors) != self.devices:
+            raise ValueError(
+                f"multicast: tensors must be {self.devices}, one per device, got {len(tensors)}"
+            )
+        for tensor in tensors:
+            if tensor.device.type != "cpu" or not tensor.is_contiguous():
+                raise ValueError("multicast: tensors must be contiguous and on the CPU")
+        sizes = [tensor.nbytes for tensor in tensors]
+        if min(sizes) != max(sizes) or min(sizes) == 0:
+            raise ValueError(f"multicast: tensors must have one size above 0, got bytes {sizes}")
+        if any(tensor.data_ptr() % 16 for tensor in tensors):
+            raise ValueError("multicast: tensors must be aligned to 16 bytes (clone them)")
+        self._multicast += tensors
+        bases = [tensor.data_ptr() for tensor in tensors]
+        return int(self._machine.multicast(sizes[0], bases))
 
     def launch(
         self,
@@ -135,6 +184,7 @@ class Machine:
         device: int = 0,
         memory: Sequence[Tensor | MemoryRange] = (),
         registers: int = 0,
+        programmatic: bool = False,
     ) -> None:
         """Enters a kernel that `run` will run, together with all others entered before it.
 
@@ -150,6 +200,9 @@ class Machine:
             memory: more that the kernel may touch, such as what structures in `args` point to.
             registers: of a thread at the start, as the compiler reports them; 0: as many as fit.
                 What setmaxnreg may take follows from it.
+            programmatic: whether the kernel may start before the launch before it on the device has
+                ended, once all CTAs of that have executed griddepcontrol.launch_dependents or
+                ended. Only behind griddepcontrol.wait is what that launch wrote known.
 
         Raises:
             TypeError: an argument is of no such kind.
@@ -159,6 +212,7 @@ class Machine:
         self._check(kernel, shapes, smem_bytes, device)
         packed, ranges = _pack(kernel, args)
         ranges += [_range(f"memory[{i}]", given) for i, given in enumerate(memory)]
+        ranges += [_range(f"symmetric[{i}]", tensor) for i, tensor in enumerate(self._symmetric)]
         self._machine.launch(
             kernel.module,
             kernel.program,
@@ -168,7 +222,7 @@ class Machine:
             ranges,
             device,
             registers,
-            False,
+            programmatic,
         )
 
     def run(self) -> dict[str, int]:

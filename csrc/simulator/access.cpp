@@ -87,14 +87,14 @@ std::uint8_t* parameter(Warp& warp, int lane, std::uint64_t offset, std::uint64_
 }
 
 std::uint8_t* global(Warp& warp, int lane, std::uint64_t address, std::uint64_t num_bytes,
-                     Touch touch) {
+                     Touch touch, MemoryScope scope) {
   const GlobalMemory& memory = warp.cta().launch().memory;
   if (!memory.allowed(address, num_bytes, warp.recent_range)) {
     out_of_bounds(warp, lane, address, num_bytes, memory.nearest(address, num_bytes));
   }
   if (touch == Touch::kNone) return reinterpret_cast<std::uint8_t*>(address);
   GlobalHistory& history = warp.cta().cluster().world().history();
-  const Access by{&warp, lane, warp.epoch(is_strong(touch))};
+  const Access by{&warp, lane, warp.epoch(is_strong(touch)), scope};
   const bool asynchronous = touch == Touch::kTake || touch == Touch::kFill;
   if (touch == Touch::kRead || touch == Touch::kStrongRead || touch == Touch::kTake) {
     history.read(address, num_bytes, asynchronous, by);
@@ -139,7 +139,7 @@ SharedPlace shared_place(Warp& warp, int lane, std::uint64_t address, std::uint6
 }
 
 std::uint8_t* locate(Warp& warp, int lane, Window window, std::uint64_t address,
-                     std::uint64_t num_bytes, int align, Touch touch) {
+                     std::uint64_t num_bytes, int align, Touch touch, MemoryScope scope) {
   check_aligned(warp, lane, address, align);
   switch (window) {
     case Window::kShared:
@@ -149,7 +149,7 @@ std::uint8_t* locate(Warp& warp, int lane, Window window, std::uint64_t address,
     case Window::kParameter:
       return parameter(warp, lane, address, num_bytes, touch);
     case Window::kGlobal:
-      return global(warp, lane, address, num_bytes, touch);
+      return global(warp, lane, address, num_bytes, touch, scope);
     case Window::kGeneric:
       break;
   }
@@ -162,7 +162,7 @@ std::uint8_t* locate(Warp& warp, int lane, Window window, std::uint64_t address,
     case kSharedWindow:
       return shared(warp, lane, address, num_bytes, touch);
     default:
-      return global(warp, lane, address, num_bytes, touch);
+      return global(warp, lane, address, num_bytes, touch, scope);
   }
 }
 

@@ -26,7 +26,8 @@ enum class Touch : std::uint8_t {
 // Throws HazardError for an address outside of the window or not a multiple of `align`, and for an
 // access that nothing orders after an earlier one with which it conflicts.
 std::uint8_t* locate(Warp& warp, int lane, Window window, std::uint64_t address,
-                     std::uint64_t num_bytes, int align, Touch touch);
+                     std::uint64_t num_bytes, int align, Touch touch,
+                     MemoryScope scope = MemoryScope::kSys);
 
 // Where an address of shared memory lies. Throws as locate does.
 struct SharedPlace {

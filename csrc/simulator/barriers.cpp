@@ -14,7 +14,8 @@
 
 namespace openweek::simulator {
 
-void lower_warp_barrier(Lowering& lower);  // lane_exchange.cpp
+void lower_warp_barrier(Lowering& lower);      // lane_exchange.cpp
+void lower_tensor_map_fence(Lowering& lower);  // tensor_maps.cpp
 
 namespace {
 
@@ -163,8 +164,9 @@ Step cluster_wait(Warp& warp, const Inst& inst, Mask lanes) {
   return Step::kNext;
 }
 
-Step fence(Warp& warp, const Inst&, Mask) {
-  warp.fence();
+Step fence(Warp& warp, const Inst& inst, Mask) {
+  warp.fence_acquire(static_cast<MemoryScope>(inst.imm));
+  warp.fence_release(static_cast<MemoryScope>(inst.imm));
   return Step::kNext;
 }
 
@@ -251,7 +253,12 @@ void lower_fence(Lowering& lower) {
     return;
   }
   if (lower.take("proxy")) {
-    if (lower.take_one_of({"async", "async.global", "alias"}).empty()) {
+    if (lower.take("tensormap::generic")) return lower_tensor_map_fence(lower);
+    if (lower.take("alias")) {
+      lower.emit(nothing);
+      return;
+    }
+    if (!lower.take("async")) {
       lower.fail("the simulator does not know this fence");
     }
     lower.take_one_of({"global", "shared::cta", "shared::cluster"});
@@ -259,10 +266,16 @@ void lower_fence(Lowering& lower) {
     return;
   }
   lower.take_one_of({"sc", "acq_rel", "acquire", "release"});
-  if (lower.take_one_of({"cta", "cluster", "gpu", "sys", "gl"}).empty()) {
-    lower.fail("the simulator does not know this fence");
+  static constexpr std::pair<std::string_view, MemoryScope> kScopes[] = {
+      {"cta", MemoryScope::kCta}, {"cluster", MemoryScope::kCluster}, {"gpu", MemoryScope::kGpu},
+      {"gl", MemoryScope::kGpu},  {"sys", MemoryScope::kSys},
+  };
+  for (const auto& [name, scope] : kScopes) {
+    if (!lower.take(name)) continue;
+    lower.emit(fence).imm = static_cast<int>(scope);
+    return;
   }
-  lower.emit(fence);
+  lower.fail("the simulator does not know this fence");
 }
 
 }  // namespace

@@ -126,6 +126,7 @@ PYBIND11_MODULE(MODULE_NAME, binding) {
       .def(py::init([](int num_devices, int num_sms, std::uint64_t seed, bool reduced_fp8) {
         return Machine({num_devices, num_sms, seed, reduced_fp8});
       }))
+      .def("multicast", &Machine::multicast)
       .def("launch", launch)
       .def("run", run);
 }

@@ -12,6 +12,7 @@
 #include "errors.h"
 #include "lanes.h"
 #include "lowering.h"
+#include "memory_operands.h"
 #include "tile_copy.h"
 #include "world.h"
 
@@ -28,9 +29,28 @@ uint64_t value(Warp& warp, const BulkStep::Address& address, int lane) {
 }
 
 TensorMap tensor_map(Warp& warp, const BulkStep& step, int lane) {
-  const uint8_t* bytes = locate(warp, lane, Window::kGeneric, value(warp, step.map, lane),
+  const uint64_t address = value(warp, step.map, lane);
+  const uint64_t window = address & kWindows;
+  if (window == kSharedWindow || window == kLocalWindow) {
+    throw HazardError("wrong tensor map: " + who(warp, lane) +
+                      " takes a tensor map from shared or local memory; it must lie in global "
+                      "memory, in constants or in parameters");
+  }
+  const uint8_t* bytes = locate(warp, lane, Window::kGeneric, address,
                                 static_cast<int>(kTensorMapBytes), 64, Touch::kNone);
-  return decode_tensor_map(std::span<const uint8_t, kTensorMapBytes>(bytes, kTensorMapBytes));
+  if (window != kParameterWindow) {
+    warp.cta().cluster().world().history().use_map(address, kTensorMapBytes,
+                                                   {&warp, lane, warp.epoch()});
+  }
+  try {
+    const TensorMap map =
+        decode_tensor_map(std::span<const uint8_t, kTensorMapBytes>(bytes, kTensorMapBytes));
+    if (map.rank == step.rank) return map;
+    throw HazardError("wrong tensor map: " + who(warp, lane) + " has coordinates of rank " +
+                      std::to_string(step.rank) + ", the map has rank " + std::to_string(map.rank));
+  } catch (const UnsupportedError& error) {
+    throw UnsupportedError(who(warp, lane) + ": " + error.what());
+  }
 }
 
 std::vector<int32_t> corner_of(Warp& warp, const BulkStep& step, int lane) {
@@ -50,19 +70,19 @@ uint32_t plain_bytes(Warp& warp, const BulkStep& step, int lane) {
   return num_bytes;
 }
 
-// The map of a tensor copy, which must have as many dimensions as the instruction.
-TensorMap checked_map(Warp& warp, const BulkStep& step, int lane) {
-  const TensorMap map = tensor_map(warp, step, lane);
-  if (map.rank != step.rank) {
-    throw HazardError("wrong tensor map: " + who(warp, lane) + " has coordinates of rank " +
-                      std::to_string(step.rank) + ", the map has rank " + std::to_string(map.rank));
-  }
-  return map;
-}
-
 void check_global(Warp& warp, int lane, const std::vector<GlobalRange>& ranges, Touch touch) {
   for (const GlobalRange& range : ranges) {
     locate(warp, lane, Window::kGlobal, range.address, range.num_bytes, 1, touch);
+  }
+}
+
+// Moves nothing, but must name what is there.
+void prefetch(Warp& warp, const BulkStep& step, int lane) {
+  if (step.rank > 0) {
+    tensor_map(warp, step, lane);
+  } else {
+    locate(warp, lane, Window::kGlobal, value(warp, step.from, lane), plain_bytes(warp, step, lane),
+           16, Touch::kNone);
   }
 }
 
@@ -75,7 +95,7 @@ void load(Warp& warp, const BulkStep& step, int lane) {
   std::vector<int32_t> corner;
   const uint8_t* source = nullptr;
   SharedPlace from_shared;
-  if (step.rank > 0) map = checked_map(warp, step, lane);
+  if (step.rank > 0) map = tensor_map(warp, step, lane);
   const uint64_t num_bytes = map ? map->box_bytes() : plain_bytes(warp, step, lane);
   const SharedPlace to =
       shared_place(warp, lane, value(warp, step.to, lane), num_bytes, map ? 128 : 16);
@@ -111,18 +131,26 @@ void load(Warp& warp, const BulkStep& step, int lane) {
     }
     Mbarrier& counter = barrier_cta->mbarriers.at(barrier.offset, true, name);
     const uint64_t phase = start_bytes(counter, num_bytes);
-    const Access by{&warp, lane, warp.epoch_of(counter.agent, phase + 1)};
+    const Access by{&warp, lane,
+                    Epoch(counter.agent, static_cast<uint32_t>(phase + 1), warp.group().pc, 15,
+                          step.reduction != nullptr)};
     const std::optional<Swizzle> layout = map ? std::optional(map->swizzle) : std::nullopt;
     if (from_shared.cta != nullptr) {
       from_shared.cta->history.take(from_shared.offset, num_bytes, by);
       from_shared.cta->owe(by.epoch);
     }
-    data_cta->history.fill(to.offset, num_bytes, layout, by);
     data_cta->owe(by.epoch);
-    std::memset(data_cta->shared().data() + to.offset, kPoison, num_bytes);
-    auto work = [=, data_cta = data_cta, &counter] {
+    if (step.reduction != nullptr) {
+      data_cta->history.accumulate(to.offset, num_bytes, by);
+    } else {
+      data_cta->history.fill(to.offset, num_bytes, layout, by);
+      std::memset(data_cta->shared().data() + to.offset, kPoison, num_bytes);
+    }
+    auto work = [=, data_cta = data_cta, &counter, reduction = step.reduction] {
       auto& shared = data_cta->shared();
-      if (map) {
+      if (reduction != nullptr) {
+        reduction(shared.data() + to.offset, source, num_bytes);
+      } else if (map) {
         load_box(*map, corner.data(), shared, to.offset);
       } else {
         std::memcpy(shared.data() + to.offset, source, num_bytes);
@@ -153,7 +181,7 @@ void enter_store(Warp& warp, int lane, BulkGroups& groups, const SharedPlace& fr
   for (const GlobalRange& range : ranges) {
     locate(warp, lane, Window::kGlobal, range.address, range.num_bytes, 1, Touch::kNone);
     cta.cluster().world().history().write(range.address, range.num_bytes, true,
-                                          {&warp, lane, write});
+                                          {&warp, lane, write, MemoryScope::kGpu});
   }
 }
 
@@ -164,7 +192,7 @@ void store(Warp& warp, const BulkStep& step, int lane) {
   std::vector<int32_t> corner;
   uint8_t* target = nullptr;
   std::vector<GlobalRange> ranges;
-  if (step.rank > 0) map = checked_map(warp, step, lane);
+  if (step.rank > 0) map = tensor_map(warp, step, lane);
   const uint64_t num_bytes = map ? map->box_bytes() : plain_bytes(warp, step, lane);
   const SharedPlace from =
       shared_place(warp, lane, value(warp, step.from, lane), num_bytes, map ? 128 : 16);
@@ -181,7 +209,7 @@ void store(Warp& warp, const BulkStep& step, int lane) {
   ++group->reads;
   ++group->writes;
   const std::shared_ptr<uint64_t> changes = warp.bulk_changes;
-  auto read = [=, &cluster, reduce = step.reduce, type = step.type] {
+  auto read = [=, &cluster, reduce = step.reduce, reduction = step.reduction] {
     // A copy of what is sent, at its own address: swizzles go by addresses.
     const auto* sent = from.cta->shared().data();
     auto copied = std::make_shared<std::vector<uint8_t>>(from.offset + num_bytes);
@@ -193,8 +221,8 @@ void store(Warp& warp, const BulkStep& step, int lane) {
         reduce_box(*map, corner.data(), *copied, from.offset, *reduce);
       } else if (map) {
         store_box(*map, corner.data(), *copied, from.offset);
-      } else if (reduce) {
-        find_reduce(*reduce, type)(target, copied->data() + from.offset, num_bytes);
+      } else if (reduction != nullptr) {
+        reduction(target, copied->data() + from.offset, num_bytes);
       } else {
         std::memcpy(target, copied->data() + from.offset, num_bytes);
       }
@@ -211,8 +239,9 @@ void store(Warp& warp, const BulkStep& step, int lane) {
 Step copy(Warp& warp, const Inst& inst, Mask lanes) {
   const BulkStep& step = warp.program().bulk_steps[static_cast<std::size_t>(inst.imm)];
   for_lanes(lanes, [&](int lane) {
-    if (step.prefetches) return;
-    if (step.loads) {
+    if (step.prefetches) {
+      prefetch(warp, step, lane);
+    } else if (step.loads) {
       load(warp, step, lane);
     } else {
       store(warp, step, lane);
@@ -276,15 +305,26 @@ void read_tensor(Lowering& lower, BulkStep& step, const ptx::Operand& operand) {
   }
 }
 
+}  // namespace
+
 std::optional<ReduceOp> take_reduction(Lowering& lower) {
   static constexpr std::pair<std::string_view, ReduceOp> kOperations[] = {
-      {"add", ReduceOp::kAdd}, {"min", ReduceOp::kMin}, {"max", ReduceOp::kMax},
-      {"and", ReduceOp::kAnd}, {"or", ReduceOp::kOr},   {"xor", ReduceOp::kXor},
+      {"add", ReduceOp::kAdd},       {"min", ReduceOp::kMin},       {"max", ReduceOp::kMax},
+      {"and", ReduceOp::kAnd},       {"or", ReduceOp::kOr},         {"xor", ReduceOp::kXor},
+      {"inc", ReduceOp::kIncrement}, {"dec", ReduceOp::kDecrement},
   };
   for (const auto& [name, operation] : kOperations) {
     if (lower.take(name)) return operation;
   }
   return std::nullopt;
+}
+
+Reduce reduction_of(Lowering& lower, ReduceOp op, Type type) {
+  try {
+    return find_reduce(op, number_type(lower, type));
+  } catch (const UnsupportedError& error) {
+    lower.fail(error.what());
+  }
 }
 
 NumberType number_type(Lowering& lower, Type type) {
@@ -300,8 +340,10 @@ NumberType number_type(Lowering& lower, Type type) {
     case Type::kS64:
       return NumberType::kS64;
     case Type::kF16:
+    case Type::kF16x2:
       return NumberType::kF16;
     case Type::kBF16:
+    case Type::kBF16x2:
       return NumberType::kBF16;
     case Type::kF32:
       return NumberType::kF32;
@@ -310,6 +352,47 @@ NumberType number_type(Lowering& lower, Type type) {
     default:
       lower.fail("the simulator does not reduce this type");
   }
+}
+
+namespace {
+
+// The operands of each form; how many there are, but for a cache policy.
+// [map, corner]   or   [from], size
+int read_prefetch(Lowering& lower, BulkStep& step) {
+  if (step.rank > 0) {
+    read_tensor(lower, step, lower.operand(0));
+    return 1;
+  }
+  step.from = address_of(lower, lower.operand(0));
+  step.size = lower.source_row(1, Type::kB32);
+  return 2;
+}
+
+// [map, corner], [from]   or   [to], [from], size
+int read_store(Lowering& lower, BulkStep& step) {
+  step.from = address_of(lower, lower.operand(1));
+  if (step.rank > 0) {
+    read_tensor(lower, step, lower.operand(0));
+    return 2;
+  }
+  step.to = address_of(lower, lower.operand(0));
+  step.size = lower.source_row(2, Type::kB32);
+  return 3;
+}
+
+// [to], [map, corner], [barrier], mask   or   [to], [from], size, [barrier], mask
+int read_load(Lowering& lower, BulkStep& step) {
+  step.to = address_of(lower, lower.operand(0));
+  int next = 1;
+  if (step.rank > 0) {
+    read_tensor(lower, step, lower.operand(next++));
+  } else {
+    step.from = address_of(lower, lower.operand(next++));
+    step.size = lower.source_row(next++, Type::kB32);
+  }
+  step.barrier = address_of(lower, lower.operand(next++));
+  if (step.multicast) step.mask = lower.source_row(next++, Type::kB16);
+  return next;
 }
 
 void lower_groups(Lowering& lower, bool commits) {
@@ -354,34 +437,22 @@ void lower_bulk_copy(Lowering& lower) {
   step.from_shared = step.loads && !has_global;
   lower.take("mbarrier::complete_tx::bytes");
   lower.take("bulk_group");
+  if (step.prefetches && !lower.take("L2")) lower.fail(".L2 is missing");
   step.multicast = lower.take("multicast::cluster");
   const bool hinted = lower.take("L2::cache_hint");
   step.reduce = take_reduction(lower);
-  if (step.reduce && step.rank == 0) step.type = number_type(lower, lower.take_type());
-  if (step.prefetches || step.loads == false) {
-    // [map, corner], [from]   or   [to], [from], size
-    if (step.rank > 0) {
-      read_tensor(lower, step, lower.operand(0));
-      if (!step.prefetches) step.from = address_of(lower, lower.operand(1));
-    } else if (!step.prefetches) {
-      step.to = address_of(lower, lower.operand(0));
-      step.from = address_of(lower, lower.operand(1));
-      step.size = lower.source_row(2, Type::kB32);
-    }
-  } else {
-    // [to], [map, corner], [barrier], mask   or   [to], [from], size, [barrier], mask
-    if (step.reduce) lower.fail("the simulator reduces into .global alone");
-    step.to = address_of(lower, lower.operand(0));
-    int next = 1;
-    if (step.rank > 0) {
-      read_tensor(lower, step, lower.operand(next++));
-    } else {
-      step.from = address_of(lower, lower.operand(next++));
-      step.size = lower.source_row(next++, Type::kB32);
-    }
-    step.barrier = address_of(lower, lower.operand(next++));
-    if (step.multicast) step.mask = lower.source_row(next++, Type::kB16);
-    if (next + (hinted ? 1 : 0) != lower.num_operands()) lower.fail("there are too many operands");
+  lower.take("noftz");
+  if (step.reduce && step.rank == 0) {
+    step.reduction = reduction_of(lower, *step.reduce, lower.take_type());
+  }
+  if (step.reduce && step.loads && !step.from_shared) {
+    lower.fail("reductions into shared memory come from shared memory");
+  }
+  const int num_read = step.prefetches ? read_prefetch(lower, step)
+                       : step.loads    ? read_load(lower, step)
+                                       : read_store(lower, step);
+  if (num_read + (hinted ? 1 : 0) != lower.num_operands()) {
+    lower.fail("there are too many operands, or too few");
   }
   // Sums of several clusters meet.
   if (step.reduce) lower.communicates();

@@ -17,7 +17,7 @@ struct BulkStep {
   bool from_shared = false;
   bool prefetches = false;
   std::optional<ReduceOp> reduce;
-  NumberType type = NumberType::kU8;  // of a plain reduction
+  Reduce reduction = nullptr;  // of plain bytes
   bool multicast = false;
   struct Address {
     std::uint32_t row = kNoRow;

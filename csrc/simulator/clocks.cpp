@@ -1,52 +1,55 @@
 #include "clocks.h"
 
 namespace openweek::simulator {
-namespace {
-
-using Known = std::shared_ptr<const ClusterClocks>;
-
-// Most of what is learned is known already, by the same object.
-void add(Known& mine, const Known& other) {
-  if (mine == other) return;
-  if (mine == nullptr) {
-    mine = other;
-    return;
-  }
-  auto joined = std::make_shared<ClusterClocks>(*mine);
-  joined->learn(*other);
-  mine = std::move(joined);
-}
-
-}  // namespace
-
 void Knowledge::learn(const Knowledge& other) {
   own.learn(other.own);
   waited_for_grid = waited_for_grid || other.waited_for_grid;
-  for (const auto& [cluster, known] : other.others) add(others[cluster], known);
+  for (const auto& [cluster, known] : other.others) learn(cluster, known);
+  for (const auto& [address, known] : other.maps) {
+    std::shared_ptr<const Knowledge>& mine = maps[address];
+    if (mine == known || mine == nullptr) {
+      mine = known;
+    } else {
+      auto joined = std::make_shared<Knowledge>(*mine);
+      joined->learn(*known);
+      mine = std::move(joined);
+    }
+  }
+}
+
+// Most of what is learned is known already, by the same object.
+void Knowledge::learn(std::uint32_t cluster, const std::shared_ptr<const ClusterClocks>& known) {
+  std::shared_ptr<const ClusterClocks>& mine = others[cluster];
+  if (mine == known) return;
+  if (mine == nullptr) {
+    mine = known;
+    return;
+  }
+  auto joined = std::make_shared<ClusterClocks>(*mine);
+  joined->learn(*known);
+  mine = std::move(joined);
 }
 
 void Knowledge::fence() {
   own.fenced.learn(own.seen);
   for (auto& [cluster, known] : others) {
-    known = std::make_shared<const ClusterClocks>(ClusterClocks{known->seen, known->seen});
+    known =
+        std::make_shared<const ClusterClocks>(ClusterClocks{known->seen, known->seen, known->maps});
   }
 }
 
-void learn(Knowledge& mine, std::uint32_t my_cluster, const Message& message) {
-  if (message.knowledge == nullptr) return;
-  if (message.cluster == my_cluster) {
-    mine.learn(*message.knowledge);
-    return;
+void Knowledge::release_maps() {
+  own.maps.learn(own.seen);
+  for (auto& [cluster, known] : others) {
+    known = std::make_shared<const ClusterClocks>(
+        ClusterClocks{known->seen, known->fenced, known->seen});
   }
-  // Shares the message's clocks: they never change.
-  add(mine.others[message.cluster], Known(message.knowledge, &message.knowledge->own));
-  for (const auto& [cluster, known] : message.knowledge->others) {
-    if (cluster == my_cluster) {
-      mine.own.learn(*known);
-    } else {
-      add(mine.others[cluster], known);
-    }
-  }
+}
+
+void Knowledge::acquire_map(std::uint64_t address) {
+  auto now = std::make_shared<Knowledge>(*this);
+  now->maps.clear();
+  maps[address] = std::move(now);
 }
 
 }  // namespace openweek::simulator

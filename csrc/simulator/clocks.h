@@ -76,14 +76,16 @@ class Clock {
 };
 
 // What is known of one cluster: of all accesses, and of those that a proxy fence has passed since,
-// so that the asynchronous proxy may touch the same bytes.
+// so that the asynchronous proxy may touch the same bytes, or use them as a tensor map.
 struct ClusterClocks {
   Clock seen;
   Clock fenced;
+  Clock maps;
 
   void learn(const ClusterClocks& other) {
     seen.learn(other.seen);
     fenced.learn(other.fenced);
+    maps.learn(other.maps);
   }
 };
 
@@ -92,17 +94,14 @@ struct Knowledge {
   ClusterClocks own;
   std::map<std::uint32_t, std::shared_ptr<const ClusterClocks>> others;
   bool waited_for_grid = false;  // griddepcontrol.wait: earlier launches have ended
+  // By the address of a tensor map: what was known when it was last acquired.
+  std::map<std::uint64_t, std::shared_ptr<const Knowledge>> maps;
 
   void learn(const Knowledge& other);  // of the same cluster
-  void fence();                        // the asynchronous proxy follows all that is seen
+  void learn(std::uint32_t cluster, const std::shared_ptr<const ClusterClocks>& known);
+  void fence();         // the asynchronous proxy follows all that is seen
+  void release_maps();  // the same of tensor maps
+  void acquire_map(std::uint64_t address);
 };
-
-// What a release leaves at an address for those who acquire it.
-struct Message {
-  std::uint32_t cluster = 0;  // whose `own` it is
-  std::shared_ptr<const Knowledge> knowledge;
-};
-
-void learn(Knowledge& mine, std::uint32_t my_cluster, const Message& message);
 
 }  // namespace openweek::simulator

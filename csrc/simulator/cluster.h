@@ -92,7 +92,7 @@ class Cluster {
   int num_live_threads() const;
 
   Agents agents;
-  std::unordered_map<std::uint32_t, Message> messages;  // by shared address
+  std::unordered_map<std::uint32_t, Messages> messages;  // by shared address
 
   // barrier.cluster: threads that have arrived in this phase, and how often it has completed.
   int arrived = 0;

@@ -13,45 +13,45 @@ namespace openweek::simulator {
 
 void LaneCopies::add(int lane, std::uint8_t* to, const std::uint8_t* from, int num_bytes,
                      int num_zeros) {
-  copies_.push_back({lane, committed_[lane], to, from, num_bytes, num_zeros});
+  copies_.push_back({lane, lanes_[lane].open, to, from, num_bytes, num_zeros});
 }
 
 void LaneCopies::commit(Mask lanes) {
-  for_lanes(lanes, [this](int lane) { ++committed_[lane]; });
+  for_lanes(lanes, [this](int lane) { lanes_[lane].groups.push_back(end_batch(lane)); });
 }
 
-template <class Finishes>
-void LaneCopies::finish(Finishes finishes) {
+void LaneCopies::finish(int lane, std::uint64_t batch) {
   std::erase_if(copies_, [&](const Copy& copy) {
-    if (!finishes(copy)) return false;
+    if (copy.lane != lane || copy.batch > batch) return false;
     if (copy.num_bytes > 0) std::memcpy(copy.to, copy.from, copy.num_bytes);
     std::memset(copy.to + copy.num_bytes, 0, copy.num_zeros);
     return true;
   });
 }
 
-void LaneCopies::wait(Mask lanes, std::uint64_t num_pending) {
-  finish([&](const Copy& copy) {
-    return (lanes >> copy.lane & 1) && copy.group + num_pending < committed_[copy.lane];
+std::uint64_t LaneCopies::wait(Mask lanes, std::uint64_t num_pending) {
+  std::uint64_t done = ~std::uint64_t{0};
+  for_lanes(lanes, [&](int index) {
+    Lane& lane = lanes_[index];
+    if (lane.groups.size() > num_pending) {
+      const auto end = lane.groups.end() - static_cast<std::ptrdiff_t>(num_pending);
+      lane.done = *(end - 1);
+      lane.groups.erase(lane.groups.begin(), end);
+      finish(index, lane.done);
+    }
+    done = std::min(done, lane.done);
   });
+  return done;
 }
 
-void LaneCopies::wait_all(Mask lanes) {
-  finish([&](const Copy& copy) { return (lanes >> copy.lane & 1) != 0; });
-}
-
-std::uint64_t LaneCopies::done_time(Mask lanes, std::uint64_t num_pending) const {
-  std::uint64_t time = ~std::uint64_t{0};
+std::uint64_t LaneCopies::wait_all(Mask lanes) {
+  std::uint64_t done = 0;
   for_lanes(lanes, [&](int lane) {
-    time = std::min(time, committed_[lane] < num_pending ? 0 : committed_[lane] - num_pending);
+    const std::uint64_t batch = end_batch(lane);
+    finish(lane, batch);
+    done = std::max(done, batch);
   });
-  return time;
-}
-
-std::uint64_t LaneCopies::all_time(Mask lanes) const {
-  std::uint64_t time = 0;
-  for_lanes(lanes, [&](int lane) { time = std::max(time, open_time(lane)); });
-  return time;
+  return done;
 }
 
 namespace {
@@ -103,16 +103,50 @@ Step commit(Warp& warp, const Inst&, Mask lanes) {
 
 Step wait(Warp& warp, const Inst& inst, Mask lanes) {
   LaneCopies& copies = warp.copies;
-  std::uint64_t time = 0;
-  if (inst.imm < 0) {
-    time = copies.all_time(lanes);
-    copies.wait_all(lanes);
-  } else {
-    time = copies.done_time(lanes, static_cast<uint64_t>(inst.imm));
-    copies.wait(lanes, static_cast<uint64_t>(inst.imm));
-  }
+  const std::uint64_t time =
+      inst.imm < 0 ? copies.wait_all(lanes) : copies.wait(lanes, static_cast<uint64_t>(inst.imm));
   if (copies.agent) warp.knowledge.own.seen.learn(*copies.agent, static_cast<uint32_t>(time));
   return Step::kNext;
+}
+
+// An mbarrier counts the arrival of each lane when its copies so far are done. imm: whether that is
+// one more than the phase expects.
+Step arrive_behind(Warp& warp, const Inst& inst, Mask lanes) {
+  const MemoryStep& step = warp.program().memory_steps[static_cast<std::size_t>(inst.target)];
+  Cluster& cluster = warp.cta().cluster();
+  for_lanes(lanes, [&](int lane) {
+    const SharedPlace place = shared_place(warp, lane, address(warp, inst.a, step, lane), 8, 8);
+    const Origin name = origin(warp, lane);
+    Mbarrier& barrier = place.cta->mbarriers.at(place.offset, false, name);
+    if (inst.imm) expect_arrival(barrier, name);
+    const uint64_t batch = warp.copies.end_batch(lane);
+    cluster.world().post(cluster, true, [=, &warp, &barrier] {
+      warp.copies.finish(lane, batch);
+      if (warp.copies.agent) {
+        barrier.gathered.own.seen.learn(*warp.copies.agent, static_cast<uint32_t>(batch));
+      }
+      arrive(barrier, 1, name);
+    });
+  });
+  return Step::kNext;
+}
+
+void lower_arrive(Lowering& lower) {
+  if (!lower.take("arrive")) lower.fail(".arrive is missing");
+  const bool is_expected = lower.take("noinc");
+  lower.take_one_of({"shared", "shared::cta"});
+  lower.take_type();
+  const ptx::Operand& operand = lower.operand(0);
+  if (operand.kind != ptx::Operand::Kind::kAddress) lower.fail("an address is expected");
+  const Lowering::Row row = lower.source(operand.parts[0], Type::kB64);
+  MemoryStep step;
+  step.wide = row.width == 8;
+  step.offset = operand.bits;
+  const auto number = static_cast<std::int32_t>(lower.memory_step(std::move(step)));
+  Inst& inst = lower.emit(arrive_behind);
+  inst.a = row.offset;
+  inst.target = number;
+  inst.imm = is_expected ? 0 : 1;
 }
 
 void lower_copy(Lowering& lower) {
@@ -154,6 +188,7 @@ void add_copies(Lowerers& lowerers) {
     if (lower.take("reduce")) return lower_bulk_copy(lower);
     if (!lower.take("async")) lower.fail("the simulator does not know this copy");
     if (lower.take("bulk")) return lower_bulk_copy(lower);
+    if (lower.take("mbarrier")) return lower_arrive(lower);
     if (lower.take("commit_group")) {
       lower.emit(commit);
     } else if (lower.take("wait_all")) {

@@ -12,37 +12,46 @@
 
 namespace openweek::simulator {
 
-// cp.async: each lane has groups of copies, and waits for all but its last ones. The copies happen
-// when a lane waits for them: as late as they may.
+// cp.async: each lane has batches of copies, which end where it commits a group or lets an mbarrier
+// count them, and waits for all but its last groups. The copies happen when somebody waits for
+// them: as late as they may.
 class LaneCopies {
  public:
   void add(int lane, std::uint8_t* to, const std::uint8_t* from, int num_bytes, int num_zeros);
   void commit(Mask lanes);
-  void wait(Mask lanes, std::uint64_t num_pending);
-  void wait_all(Mask lanes);
 
-  // Times of the agent of these copies: of the group that a lane adds to, and of the last one that
-  // is known to be done when all of these lanes have waited so.
-  std::uint64_t open_time(int lane) const { return committed_[lane] + 1; }
-  std::uint64_t done_time(Mask lanes, std::uint64_t num_pending) const;
-  std::uint64_t all_time(Mask lanes) const;
+  // Ends a lane's batch, and returns its number.
+  std::uint64_t end_batch(int lane) { return lanes_[lane].open++; }
+  // Does a lane's copies up to that batch.
+  void finish(int lane, std::uint64_t batch);
+
+  // Does the copies that these lanes wait for. Batches are the times of these copies' agent:
+  // returns that of the last one which is done in all of the lanes.
+  std::uint64_t wait(Mask lanes, std::uint64_t num_pending);
+  std::uint64_t wait_all(Mask lanes);
+
+  // The batch that a lane adds to.
+  std::uint64_t open_time(int lane) const { return lanes_[lane].open; }
 
   std::optional<Agent> agent;
 
  private:
   struct Copy {
     int lane;
-    std::uint64_t group;
+    std::uint64_t batch;
     std::uint8_t* to;
     const std::uint8_t* from;
     int num_bytes;
     int num_zeros;  // behind them
   };
-  template <class Finishes>
-  void finish(Finishes finishes);
+  struct Lane {
+    std::uint64_t open = 1;
+    std::uint64_t done = 0;             // the last batch of the groups that were waited for
+    std::vector<std::uint64_t> groups;  // the last batch of each that was not
+  };
 
   std::vector<Copy> copies_;
-  std::array<std::uint64_t, kLanes> committed_ = {};
+  std::array<Lane, kLanes> lanes_;
 };
 
 // cp.async.bulk from shared memory: groups of copies of one lane, with what is left to be read of

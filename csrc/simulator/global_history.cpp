@@ -47,8 +47,13 @@ void GlobalHistory::check(const Page& page, int word, unsigned bytes, bool write
                           bool asynchronous, const Access& by, std::uint64_t address) {
   const Epoch earlier = page.writes[word];
   if (earlier.none() || !(earlier.bytes() & bytes)) return;
-  if (earlier.strong() && by.epoch.strong()) return;
   Cluster& mine = by.warp->cta().cluster();
+  const bool both_strong = earlier.strong() && by.epoch.strong();
+  if (both_strong &&
+      reaches(std::min(page.scopes[word], by.scope),
+              mine.world().position(page.clusters[word], earlier.agent()), by.warp->position())) {
+    return;
+  }
   const ClusterClocks* known = &by.warp->knowledge.own;
   if (page.clusters[word] != mine.id()) {
     if (mine.world().comes_after(by.warp->knowledge, mine.id(), page.clusters[word])) return;
@@ -68,8 +73,10 @@ void GlobalHistory::check(const Page& page, int word, unsigned bytes, bool write
                       " wrote, and no fence.proxy.async is in between");
   }
   throw HazardError("data race: " + me + ", where " + other +
-                    " wrote, and nothing orders the two (a release after the write, an acquire "
-                    "before this)");
+                    " wrote, and nothing orders the two " +
+                    (both_strong ? "(both are atomic, in a scope that does not have both threads)"
+                                 : "(a release after the write, an acquire before this, both in a "
+                                   "scope that has both threads)"));
 }
 
 void GlobalHistory::read(std::uint64_t address, std::uint64_t num_bytes, bool asynchronous,
@@ -99,7 +106,39 @@ void GlobalHistory::write(std::uint64_t address, std::uint64_t num_bytes, bool a
           number * kPageBytes + static_cast<std::uint64_t>(word) * 4);
     page.writes[word] = by.epoch.with_bytes(bytes);
     page.clusters[word] = cluster;
+    page.scopes[word] = by.scope;
     page.bytes[word] |= static_cast<std::uint8_t>(bytes);
+  });
+}
+
+void GlobalHistory::use_map(std::uint64_t address, std::uint64_t num_bytes, const Access& by) {
+  read(address, num_bytes, false, by);
+  const Cluster& mine = by.warp->cta().cluster();
+  const World& world = by.warp->cta().cluster().world();
+  const Knowledge& knowledge = by.warp->knowledge;
+  const auto acquired = knowledge.maps.find(address);
+  each_word(address, num_bytes, [&](std::uint64_t number, int word, unsigned bytes) {
+    const auto found = pages_.find(number);
+    if (found == pages_.end()) return;
+    const Epoch earlier = found->second->writes[word];
+    const std::uint32_t cluster = found->second->clusters[word];
+    if (earlier.none() || !(earlier.bytes() & bytes)) return;
+    const bool is_later = cluster != mine.id() && world.comes_after(knowledge, mine.id(), cluster);
+    const ClusterClocks* known = nullptr;
+    if (acquired != knowledge.maps.end()) {
+      if (is_later) return;  // the end of a launch releases all that it wrote
+      const Knowledge& then = *acquired->second;
+      const auto other = then.others.find(cluster);
+      if (cluster == mine.id()) known = &then.own;
+      if (cluster != mine.id() && other != then.others.end()) known = other->second.get();
+    }
+    if (known != nullptr && known->maps.knows(earlier)) return;
+    const bool is_acquired = known != nullptr && known->seen.knows(earlier);
+    throw HazardError("missing tensormap fence: " + who(*by.warp, by.lane) +
+                      " uses the tensor map at global " + hex(address) + ", which " +
+                      world.describe(cluster, earlier) + " wrote, and no " +
+                      (is_acquired ? "fence.proxy.tensormap::generic.release followed that"
+                                   : "fence.proxy.tensormap::generic.acquire of it is in between"));
   });
 }
 

@@ -28,12 +28,17 @@ class GlobalHistory {
   void read(std::uint64_t address, std::uint64_t num_bytes, bool asynchronous, const Access& by);
   void write(std::uint64_t address, std::uint64_t num_bytes, bool asynchronous, const Access& by);
 
+  // A copy takes its tensor map from here: what was written since the run began, fences of the
+  // tensormap proxy have passed. Throws HazardError if not.
+  void use_map(std::uint64_t address, std::uint64_t num_bytes, const Access& by);
+
  private:
   friend class MergedHistory;
   struct Page {
     std::array<Epoch, kWords> writes;
     std::array<std::uint32_t, kWords> clusters;
     std::array<std::uint8_t, kWords> bytes;  // of the word, that anybody has written
+    std::array<MemoryScope, kWords> scopes;  // of the last write, if it is strong
   };
   using Reads = std::array<std::uint64_t, kPageBytes / 64>;  // a bit per byte
 

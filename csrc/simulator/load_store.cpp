@@ -11,19 +11,18 @@
 #include "formats.h"
 #include "lanes.h"
 #include "lowering.h"
+#include "memory_operands.h"
 #include "world.h"
 
 namespace openweek::simulator {
+
+void lower_asynchronous(Lowering& lower, bool reduces);  // asynchronous.cpp
+
 namespace {
 
 using std::int32_t, std::int64_t, std::uint16_t, std::uint32_t, std::uint64_t, std::uint8_t;
 
-struct Place {
-  Window window = Window::kGeneric;
-  uint32_t row = kNoRow;  // of the address
-  bool wide = true;       // its cells have 8 bytes
-  int64_t offset = 0;
-};
+}  // namespace
 
 uint64_t address_of(Warp& warp, const Inst& inst, int lane) {
   const MemoryStep& step = warp.program().memory_steps[inst.imm];
@@ -33,60 +32,12 @@ uint64_t address_of(Warp& warp, const Inst& inst, int lane) {
   return step.wide ? address : address & 0xffffffffu;
 }
 
+namespace {
+
 uint64_t extended(uint64_t value, const MemoryStep& step) {
   if (!step.sign_extends) return value;
   const int shift = 64 - 8 * step.element_bytes;
   return static_cast<uint64_t>(static_cast<int64_t>(value << shift) >> shift);
-}
-
-// Where strong accesses of a warp at an address leave and find messages; elsewhere than in shared
-// and global memory nobody else could see them.
-template <class With>
-void with_messages(Warp& warp, const MemoryStep& step, uint64_t address, With with) {
-  Cluster& cluster = warp.cta().cluster();
-  const auto window = static_cast<Window>(step.window);
-  if (window == Window::kShared || (window == Window::kGeneric && (address & kSharedWindow))) {
-    with(cluster.messages, static_cast<uint32_t>(address & ~kSharedWindow));
-  } else if (window == Window::kGlobal || (window == Window::kGeneric && is_global(address))) {
-    with(cluster.world().messages(), address);
-  }
-}
-
-// What a strong read learns: at once if it acquires, else at the next fence.
-void acquire(Warp& warp, const MemoryStep& step, uint64_t address) {
-  with_messages(warp, step, address, [&](auto& messages, auto key) {
-    const auto found = messages.find(key);
-    if (found == messages.end()) return;
-    const uint32_t cluster = warp.cta().cluster().id();
-    if (step.order == Order::kAcquire || step.order == Order::kAcquireRelease) {
-      learn(warp.knowledge, cluster, found->second);
-    } else {
-      if (!warp.fence_acquire) warp.fence_acquire = std::make_unique<Knowledge>();
-      learn(*warp.fence_acquire, cluster, found->second);
-    }
-  });
-}
-
-// What a strong write leaves: all that the warp knows if it releases, else what it knew at its last
-// fence. A modification keeps what it found.
-void release(Warp& warp, const MemoryStep& step, uint64_t address, bool modifies) {
-  with_messages(warp, step, address, [&](auto& messages, auto key) {
-    const bool releases = step.order == Order::kRelease || step.order == Order::kAcquireRelease;
-    Message left{warp.cta().cluster().id(),
-                 releases ? std::make_shared<const Knowledge>(warp.knowledge) : warp.fence_release};
-    const auto found = messages.find(key);
-    if (found != messages.end() && modifies) {
-      if (left.knowledge == nullptr) return;
-      Knowledge joined = *left.knowledge;
-      learn(joined, left.cluster, found->second);
-      left.knowledge = std::make_shared<const Knowledge>(std::move(joined));
-    }
-    if (left.knowledge != nullptr) {
-      messages[key] = std::move(left);
-    } else if (found != messages.end()) {
-      messages.erase(found);
-    }
-  });
 }
 
 Step load(Warp& warp, const Inst& inst, Mask lanes) {
@@ -96,8 +47,8 @@ Step load(Warp& warp, const Inst& inst, Mask lanes) {
   for_lanes(lanes, [&](int lane) {
     const uint64_t address = address_of(warp, inst, lane);
     if (step.order != Order::kWeak) acquire(warp, step, address);
-    const uint8_t* from =
-        locate(warp, lane, static_cast<Window>(step.window), address, total, total, touch);
+    const uint8_t* from = locate(warp, lane, static_cast<Window>(step.window), address, total,
+                                 total, touch, step.scope);
     for (const auto& [row, width] : step.rows) {
       if (width == 16) {
         std::memcpy(warp.row<uint8_t>(row) + 16 * lane, from, 16);
@@ -119,8 +70,8 @@ Step store(Warp& warp, const Inst& inst, Mask lanes) {
   const Touch touch = step.order == Order::kWeak ? Touch::kWrite : Touch::kStrongWrite;
   for_lanes(lanes, [&](int lane) {
     const uint64_t address = address_of(warp, inst, lane);
-    uint8_t* to =
-        locate(warp, lane, static_cast<Window>(step.window), address, total, total, touch);
+    uint8_t* to = locate(warp, lane, static_cast<Window>(step.window), address, total, total, touch,
+                         step.scope);
     if (step.order != Order::kWeak) release(warp, step, address, false);
     for (const auto& [row, width] : step.rows) {
       std::memcpy(to, warp.row<uint8_t>(row) + width * lane, step.element_bytes);
@@ -249,8 +200,8 @@ Step atomic(Warp& warp, const Inst& inst, Mask lanes) {
   for_lanes(lanes, [&](int lane) {
     const uint64_t address = address_of(warp, inst, lane);
     acquire(warp, step, address);
-    uint8_t* at =
-        locate(warp, lane, static_cast<Window>(step.window), address, total, total, Touch::kModify);
+    uint8_t* at = locate(warp, lane, static_cast<Window>(step.window), address, total, total,
+                         Touch::kModify, step.scope);
     release(warp, step, address, true);
     const bool flush = flushes(step, address);
     for (int element = 0; element < step.num_elements; ++element, at += bytes) {
@@ -282,6 +233,8 @@ Step atomic(Warp& warp, const Inst& inst, Mask lanes) {
 }
 
 // ---- lowering ----
+
+}  // namespace
 
 Window take_window(Lowering& lower) {
   static constexpr std::pair<std::string_view, Window> kSpaces[] = {
@@ -323,8 +276,16 @@ Order take_order(Lowering& lower, Order otherwise) {
   for (const auto& [name, value] : kOrders) {
     if (lower.take(name)) order = value;
   }
-  lower.take_one_of({"cta", "cluster", "gpu", "sys"});
   return order;
+}
+
+// An atomic operation that names no scope has that of the GPU; volatile accesses have the widest.
+MemoryScope take_scope(Lowering& lower, MemoryScope otherwise) {
+  if (lower.take("cta")) return MemoryScope::kCta;
+  if (lower.take("cluster")) return MemoryScope::kCluster;
+  if (lower.take("gpu")) return MemoryScope::kGpu;
+  if (lower.take("sys")) return MemoryScope::kSys;
+  return otherwise;
 }
 
 Place take_place(Lowering& lower, const ptx::Operand& operand, Window window) {
@@ -355,7 +316,7 @@ std::vector<ptx::Operand> elements(Lowering& lower, const ptx::Operand& operand,
   return operand.parts;
 }
 
-void emit(Lowering& lower, Handler handler, const Place& place, MemoryStep step) {
+Inst& emit_memory(Lowering& lower, Handler handler, const Place& place, MemoryStep step) {
   step.window = static_cast<int>(place.window);
   step.wide = place.wide;
   step.offset = place.offset;
@@ -367,10 +328,14 @@ void emit(Lowering& lower, Handler handler, const Place& place, MemoryStep step)
   Inst& inst = lower.emit(handler);
   inst.a = place.row;
   inst.imm = number;
+  return inst;
 }
+
+namespace {
 
 void lower_access(Lowering& lower, bool loads) {
   const Order order = take_order(lower, Order::kWeak);
+  const MemoryScope scope = take_scope(lower, MemoryScope::kSys);
   const Window window = take_window(lower);
   const bool hinted = take_hints(lower);
   const int count = take_count(lower);
@@ -379,6 +344,7 @@ void lower_access(Lowering& lower, bool loads) {
   const Place place = take_place(lower, lower.operand(loads ? 1 : 0), window);
   MemoryStep step;
   step.order = order;
+  step.scope = scope;
   step.element_bytes = bytes_of(type);
   step.sign_extends = loads && is_signed(type);
   for (const ptx::Operand& element : elements(lower, lower.operand(loads ? 0 : 1), count)) {
@@ -387,7 +353,7 @@ void lower_access(Lowering& lower, bool loads) {
     if (row.width < step.element_bytes) lower.fail("a register is narrower than the type");
     step.rows.emplace_back(row.offset, row.width);
   }
-  emit(lower, loads ? load : store, place, std::move(step));
+  emit_memory(lower, loads ? load : store, place, std::move(step));
 }
 
 Atomic take_operation(Lowering& lower) {
@@ -406,11 +372,13 @@ Atomic take_operation(Lowering& lower) {
 
 void lower_atomic(Lowering& lower, bool returns) {
   const Order order = take_order(lower, Order::kRelaxed);
+  const MemoryScope scope = take_scope(lower, MemoryScope::kGpu);
   const Window window = take_window(lower);
   take_hints(lower);
   lower.take("noftz");
   MemoryStep step;
   step.order = order;
+  step.scope = scope;
   step.num_elements = take_count(lower);
   step.atomic = take_operation(lower);
   step.type = lower.take_type();
@@ -432,7 +400,7 @@ void lower_atomic(Lowering& lower, bool returns) {
       step.rows.emplace_back(row.offset, row.width);
     }
   }
-  emit(lower, atomic, place, std::move(step));
+  emit_memory(lower, atomic, place, std::move(step));
 }
 
 Step nothing(Warp&, const Inst&, Mask) { return Step::kNext; }
@@ -442,9 +410,15 @@ Step nothing(Warp&, const Inst&, Mask) { return Step::kNext; }
 void add_memory(Lowerers& lowerers) {
   lowerers["ld"] = [](Lowering& lower) { lower_access(lower, true); };
   lowerers["ldu"] = lowerers["ld"];
-  lowerers["st"] = [](Lowering& lower) { lower_access(lower, false); };
+  lowerers["st"] = [](Lowering& lower) {
+    if (lower.take("async")) return lower_asynchronous(lower, false);
+    lower_access(lower, false);
+  };
   lowerers["atom"] = [](Lowering& lower) { lower_atomic(lower, true); };
-  lowerers["red"] = [](Lowering& lower) { lower_atomic(lower, false); };
+  lowerers["red"] = [](Lowering& lower) {
+    if (lower.take("async")) return lower_asynchronous(lower, true);
+    lower_atomic(lower, false);
+  };
   lowerers["prefetch"] = [](Lowering& lower) {
     take_window(lower);
     lower.take_one_of({"L1", "L2", "L2::evict_last", "L2::evict_normal", "tensormap"});

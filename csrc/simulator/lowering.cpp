@@ -28,6 +28,8 @@ const Lowerers& lowerers() {
     add_matrices(made);
     add_copies(made);
     add_hints(made);
+    add_multimem(made);
+    add_tensor_maps(made);
     return made;
   }();
   return all;

@@ -138,5 +138,7 @@ void add_wgmma(Lowerers& lowerers);
 void add_matrices(Lowerers& lowerers);
 void add_copies(Lowerers& lowerers);
 void add_hints(Lowerers& lowerers);
+void add_multimem(Lowerers& lowerers);
+void add_tensor_maps(Lowerers& lowerers);
 
 }  // namespace openweek::simulator

@@ -118,6 +118,17 @@ class Apart {
 
 }  // namespace
 
+std::uint64_t Machine::multicast(std::uint64_t num_bytes, std::vector<std::uint64_t> replicas) {
+  constexpr std::uint64_t kApart = 1 << 21;  // with a gap behind, so that an overrun is noticed
+  std::uint64_t begin = kMulticastWindow;
+  if (!config_.multicasts.empty()) {
+    const Multicast& last = config_.multicasts.back();
+    begin = (last.begin + last.num_bytes) / kApart * kApart + 2 * kApart;
+  }
+  config_.multicasts.push_back({begin, num_bytes, std::move(replicas)});
+  return begin;
+}
+
 RunReport Machine::run(int num_threads, const std::function<void()>& poll) {
   std::deque<Launch> launches = std::exchange(launches_, {});
   if (launches.size() == 1 && !launches.front().program->communicates) {

@@ -14,6 +14,10 @@ class Machine {
  public:
   explicit Machine(const MachineConfig& config) : config_(config) {}
 
+  // A range of addresses for multimem instructions of all launches: the same place of each replica.
+  // Returns its beginning.
+  std::uint64_t multicast(std::uint64_t num_bytes, std::vector<std::uint64_t> replicas);
+
   void launch(Launch launch) { launches_.push_back(std::move(launch)); }
 
   // Runs all that is launched to the end, with up to so many host threads where clusters cannot

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::int64_t kMaxArrivals = (1 << 20) - 1;
 constexpr std::int64_t kMaxBytes = (1 << 20) - 1;
+constexpr int kCountBits = 20;  // of what is missing, in the state that an arrival gives back
 
 std::string where(const Mbarrier& barrier) {
   return "the mbarrier at shared address " + std::to_string(barrier.offset) + " of CTA rank " +
@@ -128,17 +129,30 @@ void arrive(Mbarrier& barrier, std::int64_t count, const Origin& origin) {
   complete_if_due(barrier, origin);
 }
 
-void expect_bytes(Mbarrier& barrier, std::int64_t num_bytes, const Origin& origin) {
-  barrier.bytes += num_bytes;
-  check_bytes(barrier, "announces", origin);
-  complete_if_due(barrier, origin);
+void expect_arrival(Mbarrier& barrier, const Origin& origin) {
+  if (++barrier.missing > kMaxArrivals) {
+    throw HazardError("mbarrier misuse: " + origin.text() + " makes " + where(barrier) +
+                      " wait for more arrivals than it counts");
+  }
 }
 
-// As one: the phase cannot end in between.
-void arrive_and_expect(Mbarrier& barrier, std::int64_t num_bytes, const Origin& origin) {
+// The next phases expect fewer.
+void drop(Mbarrier& barrier, std::int64_t count, const Origin& origin) {
+  if (count > barrier.expected) {
+    throw HazardError("mbarrier misuse: " + origin.text() + " drops " + std::to_string(count) +
+                      " arrivals of " + where(barrier));
+  }
+  barrier.expected -= count;
+}
+
+void announce_bytes(Mbarrier& barrier, std::int64_t num_bytes, const Origin& origin) {
   barrier.bytes += num_bytes;
   check_bytes(barrier, "announces", origin);
-  arrive(barrier, 1, origin);
+}
+
+void expect_bytes(Mbarrier& barrier, std::int64_t num_bytes, const Origin& origin) {
+  announce_bytes(barrier, num_bytes, origin);
+  complete_if_due(barrier, origin);
 }
 
 std::uint64_t start_bytes(Mbarrier& barrier, std::int64_t num_bytes) {
@@ -171,10 +185,13 @@ enum What : int {
   kExpect,
   kComplete,
   kWait,
-  kWaitParity
+  kWaitParity,
+  kPendingCount
 };
 constexpr int kTry = 0x100;      // the wait may suspend the thread
 constexpr int kRelaxed = 0x200;  // orders nothing
+constexpr int kDrop = 0x400;
+constexpr int kNoComplete = 0x800;  // the arrival must not end the phase
 
 // The place of the mbarrier that a lane names.
 SharedPlace find(Warp& warp, const Inst& inst, int lane) {
@@ -203,6 +220,20 @@ void use(Mbarrier& barrier, const Warp& warp) {
   barrier.used.learn(warp.agent(), warp.knowledge.own.seen.of(warp.agent()));
 }
 
+uint64_t state_of(const Mbarrier& barrier) {
+  return barrier.phase << kCountBits | static_cast<uint64_t>(barrier.missing);
+}
+
+void arrive(Mbarrier& barrier, int64_t how, int64_t count, const Origin& name) {
+  const uint64_t phase = barrier.phase;
+  if (how & kDrop) drop(barrier, count, name);
+  arrive(barrier, count, name);
+  if ((how & kNoComplete) && barrier.phase != phase) {
+    throw HazardError("mbarrier misuse: " + name.text() + " ends the phase of " + where(barrier) +
+                      ", which .noComplete rules out");
+  }
+}
+
 Step change(Warp& warp, const Inst& inst, Mask lanes) {
   const int what = static_cast<int>(inst.imm & 0xff);
   for_lanes(lanes, [&](int lane) {
@@ -211,7 +242,7 @@ Step change(Warp& warp, const Inst& inst, Mask lanes) {
     const Origin name = origin(warp, lane);
     Mbarrier& barrier = cta->mbarriers.at(offset, false, name);
     if (cta != &warp.cta()) cta->owe(warp.epoch());
-    if (inst.dst != kNoRow) warp.row<uint64_t>(inst.dst)[lane] = barrier.phase;
+    if (inst.dst != kNoRow) warp.row<uint64_t>(inst.dst)[lane] = state_of(barrier);
     if (what == kInvalidate) return cta->mbarriers.invalidate(offset, name);
     if (!(inst.imm & kRelaxed)) use(barrier, warp);
     if ((what == kArrive || what == kArriveExpect) && !(inst.imm & kRelaxed)) {
@@ -219,10 +250,12 @@ Step change(Warp& warp, const Inst& inst, Mask lanes) {
     }
     switch (what) {
       case kArrive:
-        arrive(barrier, operand(warp, inst.b, lane, 1), name);
+        arrive(barrier, inst.imm, operand(warp, inst.b, lane, 1), name);
         break;
       case kArriveExpect:
-        arrive_and_expect(barrier, operand(warp, inst.b, lane, 0), name);
+        // As one: the phase cannot end in between.
+        announce_bytes(barrier, operand(warp, inst.b, lane, 0), name);
+        arrive(barrier, inst.imm, 1, name);
         break;
       case kExpect:
         expect_bytes(barrier, operand(warp, inst.b, lane, 0), name);
@@ -246,12 +279,17 @@ Step wait(Warp& warp, const Inst& inst, Mask lanes) {
   bool is_one = true;
   for_lanes(lanes, [&](int lane) {
     const auto [cta, offset] = find(warp, inst, lane);
+    if (cta != &warp.cta()) {
+      throw HazardError("mbarrier misuse: " + who(warp, lane) +
+                        " waits for an mbarrier of CTA rank " + std::to_string(cta->rank()) +
+                        ": only its own CTA may");
+    }
     Mbarrier& barrier = cta->mbarriers.at(offset, false, origin(warp, lane));
     is_one = is_one && (last == nullptr || last == &barrier);
     last = &barrier;
     if (!(inst.imm & kRelaxed)) use(barrier, warp);
     const bool over = by_parity ? (barrier.phase & 1) != (warp.row<uint32_t>(inst.b)[lane] & 1)
-                                : barrier.phase != warp.row<uint64_t>(inst.b)[lane];
+                                : barrier.phase != warp.row<uint64_t>(inst.b)[lane] >> kCountBits;
     if (!over) return;
     ended |= Mask{1} << lane;
     if (inst.imm & kRelaxed) return;
@@ -271,21 +309,38 @@ Step wait(Warp& warp, const Inst& inst, Mask lanes) {
   return Step::kNext;
 }
 
+Step pending_count(Warp& warp, const Inst& inst, Mask lanes) {
+  for_lanes(lanes, [&](int lane) {
+    const uint64_t state = warp.row<uint64_t>(inst.a)[lane];
+    warp.row<uint32_t>(inst.dst)[lane] = static_cast<uint32_t>(state & kMaxArrivals);
+  });
+  return Step::kNext;
+}
+
+void lower_pending_count(Lowering& lower) {
+  lower.take_type();
+  const uint32_t dst = lower.destination_row(0, Type::kU32);
+  const uint32_t state = lower.source_row(1, Type::kB64);
+  Inst& inst = lower.emit(pending_count);
+  inst.dst = dst;
+  inst.a = state;
+}
+
 void lower_mbarrier(Lowering& lower) {
   static constexpr std::pair<std::string_view, int> kOperations[] = {
-      {"init", kInit},
-      {"inval", kInvalidate},
-      {"arrive", kArrive},
-      {"expect_tx", kExpect},
-      {"complete_tx", kComplete},
-      {"test_wait", kWait},
-      {"try_wait", kWait | kTry},
+      {"init", kInit},        {"inval", kInvalidate},
+      {"arrive", kArrive},    {"arrive_drop", kArrive | kDrop},
+      {"expect_tx", kExpect}, {"complete_tx", kComplete},
+      {"test_wait", kWait},   {"try_wait", kWait | kTry},
   };
+  if (lower.take("pending_count")) return lower_pending_count(lower);
   int what = -1;
   for (const auto& [name, operation] : kOperations) {
-    if (!lower.take(name)) continue;
-    what = what < 0 ? operation : what;
-    if (what == kArrive && lower.take("expect_tx")) what = kArriveExpect;
+    if (what >= 0 || !lower.take(name)) continue;
+    what = operation;
+    if ((what & 0xff) != kArrive) continue;
+    if (lower.take("expect_tx")) what = (what & ~0xff) | kArriveExpect;
+    if (lower.take("noComplete")) what |= kNoComplete;
   }
   if (what < 0) lower.fail("the simulator does not know this operation");
   if (lower.take("parity")) what = (what & kTry) | kWaitParity;
@@ -303,7 +358,13 @@ void lower_mbarrier(Lowering& lower) {
   if (waits) {
     dst = lower.predicate_destination(lower.operand(next++));
   } else if (tells && lower.operand(0).kind != ptx::Operand::Kind::kAddress) {
+    if (space == "shared::cluster" && lower.operand(0).kind != ptx::Operand::Kind::kSink) {
+      lower.fail("the state of another CTA's mbarrier is not told: the destination must be _");
+    }
     dst = lower.destination_row(next++, Type::kB64);
+  }
+  if (space == "shared::cluster" && (waits || (what & kNoComplete))) {
+    lower.fail("this is for an mbarrier of the own CTA alone");
   }
   const ptx::Operand& address = lower.operand(next++);
   if (address.kind != ptx::Operand::Kind::kAddress) lower.fail("an address is expected");
@@ -312,8 +373,11 @@ void lower_mbarrier(Lowering& lower) {
   step.offset = address.bits;
   uint32_t value = kNoRow;
   if (next < lower.num_operands()) {
-    value = lower.source_row(next, (what & 0xff) == kWait ? Type::kB64 : Type::kB32);
+    value = lower.source_row(next++, (what & 0xff) == kWait ? Type::kB64 : Type::kB32);
   }
+  // How long a try may wait: here as long as others can go on.
+  if ((what & kTry) && next < lower.num_operands()) lower.source_row(next++, Type::kB32);
+  if (next != lower.num_operands()) lower.fail("there are too many operands");
   const auto number = static_cast<std::int32_t>(lower.memory_step(std::move(step)));
   Inst& inst = lower.emit(waits ? wait : change);
   inst.dst = dst;

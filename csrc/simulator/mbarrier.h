@@ -57,8 +57,9 @@ class Mbarriers {
 // Changes of a barrier; complete the phase if that was all it waited for.
 // Throw HazardError for more arrivals than are expected, or more bytes than an object can count.
 void arrive(Mbarrier& barrier, std::int64_t count, const Origin& origin);
+void expect_arrival(Mbarrier& barrier, const Origin& origin);  // one more, in this phase
 void expect_bytes(Mbarrier& barrier, std::int64_t num_bytes, const Origin& origin);
-void arrive_and_expect(Mbarrier& barrier, std::int64_t num_bytes, const Origin& origin);
+void announce_bytes(Mbarrier& barrier, std::int64_t num_bytes, const Origin& origin);
 
 // A copy that will bring bytes: announced when it starts, with the phase that it is told, counted
 // when it is done.

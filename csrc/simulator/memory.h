@@ -18,6 +18,16 @@ constexpr bool is_global(std::uint64_t address) {
   return !(address & (kSharedWindow | kLocalWindow | kParameterWindow));
 }
 
+// Above host addresses, too, but not generic: what multimem instructions take.
+inline constexpr std::uint64_t kMulticastWindow = std::uint64_t{1} << 55;
+
+// Addresses that mean the same place in the memory of several devices.
+struct Multicast {
+  std::uint64_t begin = 0;
+  std::uint64_t num_bytes = 0;
+  std::vector<std::uint64_t> replicas;  // where each device's memory begins
+};
+
 // A shared address is the rank of a CTA in its cluster, and an offset in that CTA's memory.
 inline constexpr int kRankShift = 24;
 inline constexpr std::uint32_t kOffsetMask = (1u << kRankShift) - 1;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "formats.h"
+#include "reduction.h"
 #include "types.h"
 
 namespace openweek::simulator {
@@ -116,6 +117,9 @@ enum class Atomic : std::uint8_t {
 // How an access takes part in the order of threads. Weak ones do not, and race.
 enum class Order : std::uint8_t { kWeak, kRelaxed, kAcquire, kRelease, kAcquireRelease };
 
+// The threads with which a strong access may be ordered; each has those before it.
+enum class MemoryScope : std::uint8_t { kCta, kCluster, kGpu, kSys };
+
 // What a load, a store or an atomic operation moves.
 struct MemoryStep {
   int window = 0;    // a Window
@@ -124,12 +128,17 @@ struct MemoryStep {
   int element_bytes = 4;
   bool sign_extends = false;
   Order order = Order::kWeak;
+  MemoryScope scope = MemoryScope::kSys;
   // (row, bytes of a cell) of each element; of an atomic, of the sources, then of the results.
   std::vector<std::pair<std::uint32_t, int>> rows;
   int num_elements = 1;  // of atomics, as all below
   int num_sources = 1;
   Atomic atomic = Atomic::kAdd;
   Type type = Type::kB32;
+  // Of red.async and multimem.
+  Reduce reduce = nullptr;
+  NumberType number = NumberType::kU32;
+  bool sums_wide = false;  // 16-bit floats in f32
 };
 
 // A register that some wgmma uses, and whether an instruction writes it.

@@ -64,6 +64,18 @@ struct Extreme {
   }
 };
 
+// Up to a limit and around (PTX ISA, atom).
+struct Increment {
+  std::uint32_t operator()(std::uint32_t old, std::uint32_t limit) const {
+    return old >= limit ? 0 : old + 1;
+  }
+};
+struct Decrement {
+  std::uint32_t operator()(std::uint32_t old, std::uint32_t limit) const {
+    return old == 0 || old > limit ? limit : old - 1;
+  }
+};
+
 template <class T, class Op>
 void reduce(std::uint8_t* to, const std::uint8_t* from, std::size_t num_bytes) {
   for (std::size_t at = 0; at + sizeof(T) <= num_bytes; at += sizeof(T)) {
@@ -90,6 +102,9 @@ Reduce integer(ReduceOp op) {
       return &reduce<T, std::bit_or<>>;
     case ReduceOp::kXor:
       return &reduce<T, std::bit_xor<>>;
+    case ReduceOp::kIncrement:
+    case ReduceOp::kDecrement:
+      break;
   }
   return nullptr;
 }
@@ -105,6 +120,8 @@ Reduce half(ReduceOp op) {
 Reduce find(ReduceOp op, NumberType type) {
   switch (type) {
     case NumberType::kU32:
+      if (op == ReduceOp::kIncrement) return &reduce<std::uint32_t, Increment>;
+      if (op == ReduceOp::kDecrement) return &reduce<std::uint32_t, Decrement>;
       return integer<std::uint32_t>(op);
     case NumberType::kS32:
       return integer<std::int32_t>(op);
@@ -130,7 +147,7 @@ Reduce find(ReduceOp op, NumberType type) {
 
 Reduce find_reduce(ReduceOp op, NumberType type) {
   const Reduce found = find(op, type);
-  if (found == nullptr) throw UnsupportedError("cp.reduce: no such operation on this type");
+  if (found == nullptr) throw UnsupportedError("there is no such reduction of this type");
   return found;
 }
 

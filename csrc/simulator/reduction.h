@@ -1,4 +1,4 @@
-// What cp.reduce.async.bulk does to the bytes at its destination.
+// What asynchronous reductions do to the bytes at their destination.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 
 namespace openweek::simulator {
 
-enum class ReduceOp : std::uint8_t { kAdd, kMin, kMax, kAnd, kOr, kXor };
+enum class ReduceOp : std::uint8_t { kAdd, kMin, kMax, kAnd, kOr, kXor, kIncrement, kDecrement };
 
 // to[i] = op(to[i], from[i]) over an array; neither has to be aligned.
 using Reduce = void (*)(std::uint8_t* to, const std::uint8_t* from, std::size_t num_bytes);

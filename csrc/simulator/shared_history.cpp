@@ -195,6 +195,18 @@ void SharedHistory::fill(std::uint32_t offset, std::uint32_t num_bytes,
   }
 }
 
+void SharedHistory::accumulate(std::uint32_t offset, std::uint32_t num_bytes, const Access& by) {
+  const Knowledge& knowledge = by.warp->knowledge;
+  for (std::uint32_t word = offset / 4; word * 4 < offset + num_bytes; ++word) {
+    const Epoch write = words_.empty() ? Epoch() : words_[word].write;
+    if (cta_.cluster().agents[write.agent()].kind != Agents::Kind::kWarp) continue;
+    if (knowledge.own.seen.knows(write) && !knowledge.own.fenced.knows(write)) {
+      conflict(write, true, word * 4, What::kFill, by);
+    }
+  }
+  modify(offset, static_cast<int>(num_bytes), by);
+}
+
 void SharedHistory::take(std::uint32_t offset, std::uint32_t num_bytes, const Access& by) {
   const Clock& seen = by.warp->knowledge.own.seen;
   for (std::uint32_t number = offset / 16; number * 16 < offset + num_bytes; ++number) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "clocks.h"
+#include "program.h"
 #include "swizzle.h"
 
 namespace openweek::simulator {
@@ -20,6 +21,7 @@ struct Access {
   Warp* warp;
   int lane;
   Epoch epoch;
+  MemoryScope scope = MemoryScope::kSys;  // if it is strong
 };
 
 // The copies that have filled a matrix operand.
@@ -45,6 +47,8 @@ class SharedHistory {
   void fill(std::uint32_t offset, std::uint32_t num_bytes, std::optional<Swizzle> layout,
             const Access& by);
   void take(std::uint32_t offset, std::uint32_t num_bytes, const Access& by);
+  // Atomic, so that several may come to the same words.
+  void accumulate(std::uint32_t offset, std::uint32_t num_bytes, const Access& by);
   // `copies`: where other threads have to know of the same, all that filled these granules.
   void take_operand(std::span<const std::uint32_t> granules, Swizzle layout, const Access& by,
                     OperandCopies& copies);

@@ -117,6 +117,10 @@ constexpr Swizzle kSwizzles[] = {Swizzle::kNone, Swizzle::k32, Swizzle::k64, Swi
 
 void decode_dims(const std::uint8_t* bytes, TensorMap& map) {
   for (int dim = 0; dim < kMaxRank; ++dim) {
+    if (dim >= map.rank) {  // tensormap.replace may have left anything there
+      map.sizes[dim] = map.box[dim] = map.steps[dim] = 1;
+      continue;
+    }
     map.sizes[dim] = read<std::uint64_t>(bytes + 24, dim);
     map.strides[dim] = dim == 0 ? map.element_bytes : read<std::uint64_t>(bytes + 64, dim - 1);
     map.steps[dim] = dim == 0 ? 1 : bytes[106 + dim];
@@ -125,15 +129,64 @@ void decode_dims(const std::uint8_t* bytes, TensorMap& map) {
     require(map.steps[dim] >= 1 && map.steps[dim] <= 8, "have element strides from 1 to 8");
     require(extent >= 1 && extent <= 256, "have a box of 1 to 256 in each dim");
     map.box[dim] = (extent + map.steps[dim] - 1) / map.steps[dim];
-    require(dim < map.rank || extent == 1, "have a box of 1 beyond its rank");
   }
 }
 
+template <class T>
+void write(std::uint8_t* to, std::size_t index, std::uint64_t value) {
+  const T narrow = static_cast<T>(value);
+  require(narrow == value, "have fields within their ranges");
+  std::memcpy(to + index * sizeof(T), &narrow, sizeof(T));
+}
+
+// Element types as tensormap.replace numbers them -> CUtensorMapDataType.
+std::uint8_t element_type(std::uint64_t value) {
+  constexpr int kF64 = 9, kBF16 = 10;
+  require(value <= kBF16 && value != 8, "have a type other than .f32.ftz and .tf32");
+  return static_cast<std::uint8_t>(value >= kF64 ? value - 1 : value);
+}
+
+constexpr char kMagic[] = "OWTMAP01";
+
 }  // namespace
+
+void replace_field(std::span<std::uint8_t, kTensorMapBytes> bytes, MapField field, int dim,
+                   std::uint64_t value) {
+  std::uint8_t* raw = bytes.data();
+  if (std::all_of(bytes.begin(), bytes.end(), [](std::uint8_t byte) { return byte == 0; })) {
+    std::memcpy(raw, kMagic, 8);
+    raw[16] = raw[18] = 1;
+  }
+  require(std::memcmp(raw, kMagic, 8) == 0, "begin as 128 zeros or as another one");
+  switch (field) {
+    case MapField::kGlobalAddress:
+      return write<std::uint64_t>(raw + 8, 0, value);
+    case MapField::kRank:  // the instruction counts from 0
+      return write<std::uint8_t>(raw + 16, 0, value + 1);
+    case MapField::kBox:
+      return write<std::uint16_t>(raw + 96, dim, value);
+    case MapField::kSize:
+      return write<std::uint64_t>(raw + 24, dim, value);
+    case MapField::kStride:
+      return write<std::uint64_t>(raw + 64, dim, value);
+    case MapField::kElementStride:
+      return write<std::uint8_t>(raw + 106, dim, value);
+    case MapField::kElementType:
+      raw[17] = element_type(value);
+      raw[18] = kElementTypes[raw[17]].num_bytes;
+      return;
+    case MapField::kInterleave:
+      return write<std::uint8_t>(raw + 20, 0, value);
+    case MapField::kSwizzle:
+      return write<std::uint8_t>(raw + 19, 0, value);
+    case MapField::kFill:
+      return write<std::uint8_t>(raw + 22, 0, value);
+  }
+}
 
 TensorMap decode_tensor_map(std::span<const std::uint8_t, kTensorMapBytes> bytes) {
   const std::uint8_t* raw = bytes.data();
-  require(std::memcmp(raw, "OWTMAP01", 8) == 0, "begin with its magic number");
+  require(std::memcmp(raw, kMagic, 8) == 0, "begin with its magic number");
   require(raw[16] >= 1 && raw[16] <= kMaxRank, "have a rank from 1 to 5");
   require(raw[17] < std::size(kElementTypes) && raw[18] == kElementTypes[raw[17]].num_bytes,
           "have a known element type of the right size");

@@ -17,7 +17,7 @@ namespace openweek::simulator {
 inline constexpr int kMaxRank = 5;
 inline constexpr std::size_t kTensorMapBytes = 128;
 
-// A tensor map of csrc/tensor_map.py; dims from the innermost, all of them 1 beyond the rank.
+// A tensor map of csrc/tensor_map.py; dims from the innermost, sizes of 1 beyond the rank.
 struct TensorMap {
   std::uint64_t address = 0;
   int rank = 1;
@@ -39,6 +39,26 @@ struct TensorMap {
 
 // Throws UnsupportedError for anything that csrc/tensor_map.py would not have encoded.
 TensorMap decode_tensor_map(std::span<const std::uint8_t, kTensorMapBytes> bytes);
+
+// What tensormap.replace changes; from kBox to kElementStride one for each dim.
+enum class MapField : std::uint8_t {
+  kGlobalAddress,
+  kRank,
+  kBox,
+  kSize,
+  kStride,
+  kElementStride,
+  kElementType,
+  kInterleave,
+  kSwizzle,
+  kFill,
+};
+
+// Changes a field of a map, which begins as 128 zeros or as another map. `dim` counts from the
+// innermost; strides from the second, as in the instruction. Throws UnsupportedError for what is no
+// map, and for values that no map has.
+void replace_field(std::span<std::uint8_t, kTensorMapBytes> bytes, MapField field, int dim,
+                   std::uint64_t value);
 
 // Element coordinates of the box's first corner, `rank` of them; they may be out of bounds.
 using Coordinates = const std::int32_t*;

@@ -36,16 +36,27 @@ void Warp::tick() {
   knowledge.own.seen.learn(agent_, time + 1);
 }
 
-Message Warp::released() const {
-  return {cta_.cluster().id(), std::make_shared<const Knowledge>(knowledge)};
+Position Warp::position() const {
+  return {cta_.launch().config.device, cta_.cluster().id(), cta_.rank()};
 }
 
-void Warp::fence() {
-  if (fence_acquire) {
-    knowledge.learn(*fence_acquire);
-    fence_acquire.reset();
-  }
-  fence_release = std::make_shared<const Knowledge>(knowledge);
+Message Warp::message(MemoryScope scope) const {
+  return {position(), agent_, knowledge.own.seen.of(agent_), scope,
+          std::make_shared<const Knowledge>(knowledge)};
+}
+
+void Warp::fence_acquire(MemoryScope scope) {
+  const Position here = position();
+  std::erase_if(fence_acquires, [&](const Message& found) {
+    if (!reaches(std::min(found.scope, scope), found.from, here)) return false;
+    learn(knowledge, here.cluster, found);
+    return true;
+  });
+}
+
+void Warp::fence_release(MemoryScope scope) {
+  std::erase_if(fence_releases, [&](const Message& older) { return older.scope <= scope; });
+  fence_releases.push_back(message(scope));
   tick();
 }
 

@@ -11,6 +11,7 @@
 #include "clocks.h"
 #include "copies.h"
 #include "matrix_registers.h"
+#include "messages.h"
 #include "program.h"
 
 namespace openweek::simulator {
@@ -111,12 +112,14 @@ class Warp {
   }
   void tick();
 
-  // The orders of atomic accesses: what the last fence left for later relaxed stores, and what
-  // relaxed loads have found for the next fence.
-  Message released() const;
-  std::shared_ptr<const Knowledge> fence_release;
-  std::unique_ptr<Knowledge> fence_acquire;
-  void fence();
+  // The orders of strong accesses: what fences have left for later relaxed stores, the widest scope
+  // first, and what relaxed loads have found for the next fence.
+  Position position() const;
+  Message message(MemoryScope scope) const;
+  Messages fence_releases;
+  Messages fence_acquires;
+  void fence_acquire(MemoryScope scope);
+  void fence_release(MemoryScope scope);
 
   LaneCopies copies;
   std::array<BulkGroups, kLanes> bulk_groups;

@@ -208,6 +208,13 @@ bool World::written_by_warp(std::uint32_t cluster, Agent agent) const {
   return agent < static_cast<Agent>(num_warp_agents(launch));
 }
 
+// Of an agent other than a warp the rank is not known, and its accesses have a wider scope anyway.
+Position World::position(std::uint32_t cluster, Agent agent) const {
+  const Launch& launch = *shares_[origins_[cluster].share].launch;
+  const int num_warps = num_warp_agents(launch) / product(launch.config.cluster);
+  return {launch.config.device, cluster, static_cast<int>(agent) / num_warps};
+}
+
 std::string World::describe(std::uint32_t cluster, Epoch epoch) const {
   const auto& [share, number] = origins_[cluster];
   const Launch& launch = *shares_[share].launch;

@@ -70,12 +70,13 @@ class World {
   // Of clusters that may have ended: whether one began when the other had ended, who an agent is.
   bool comes_after(const Knowledge& knowledge, std::uint32_t mine, std::uint32_t other) const;
   bool written_by_warp(std::uint32_t cluster, Agent agent) const;
+  Position position(std::uint32_t cluster, Agent agent) const;
   std::string describe(std::uint32_t cluster, Epoch epoch) const;
 
   const MachineConfig& config() const { return config_; }
   RunReport& report() { return report_; }
   GlobalHistory& history() { return history_; }
-  std::unordered_map<std::uint64_t, Message>& messages() { return messages_; }
+  std::unordered_map<std::uint64_t, Messages>& messages() { return messages_; }
 
  private:
   struct Pending {
@@ -110,7 +111,7 @@ class World {
   std::uint64_t progress_ = 0;      // the instruction at which something was last achieved
   std::uint64_t num_progress_ = 1;  // how often
   GlobalHistory history_;
-  std::unordered_map<std::uint64_t, Message> messages_;  // by global address
+  std::unordered_map<std::uint64_t, Messages> messages_;  // by global address
   RunReport report_;
 };
 

@@ -292,7 +292,7 @@ def test_reductions_agree_with_numpy(op: str, name: str, seed: int) -> None:
 def test_what_cp_reduce_does_not_have_is_refused() -> None:
     cells = np.zeros(16, np.uint8)
     for op, name in (("add", "u8"), ("min", "f32"), ("and", "f16"), ("add", "s64")):
-        with pytest.raises(RuntimeError, match="no such operation on this type"):
+        with pytest.raises(RuntimeError, match="there is no such reduction of this type"):
             numeric().reduce(op, name, cells, cells)
 
 

@@ -14,9 +14,6 @@ from tests.simulator.witnesses import WITNESSES
 
 pytestmark = pytest.mark.compile
 
-# It makes a tensor map in shared memory, which the simulator cannot do yet.
-_MAKES_A_MAP = {"own_descriptor_matmul_bf16"}
-
 
 @pytest.fixture(autouse=True, scope="module")
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -44,7 +41,7 @@ def _run(witness: Witness, seed: int) -> None:
         machine.run()
 
 
-@pytest.mark.parametrize("name", sorted(set(WITNESSES) - _MAKES_A_MAP))
+@pytest.mark.parametrize("name", sorted(WITNESSES))
 @pytest.mark.parametrize("seed", [0, 1])
 def test_numbers_are_torchs(name: str, seed: int) -> None:
     witness = WITNESSES[name](seed)
@@ -59,9 +56,3 @@ def test_numbers_are_torchs(name: str, seed: int) -> None:
         slack = 2.0**-8 if name.startswith("attention") else 1e-5
         bound = step * expected.abs() + slack * expected.abs().max()
         assert ((found.double() - expected.double()).abs() <= bound).all()
-
-
-def test_what_the_simulator_cannot_do_is_said() -> None:
-    witness = WITNESSES["own_descriptor_matmul_bf16"](0)
-    with pytest.raises(NotImplementedError, match=r"tensormap\.replace"):
-        _run(witness, 0)

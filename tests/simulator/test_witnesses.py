@@ -31,6 +31,7 @@ PURPOSE = {
     "descriptor_matmul_bf16": r"cp\.async\.bulk\.tensor\.2d\.shared",
     "descriptor_matmul_bf16_cluster": r"barrier\.cluster",
     "own_descriptor_matmul_bf16": r"tensormap\.replace",
+    "persistent_matmul_bf16": r"fence\.proxy\.tensormap::generic\.acquire",
     "attention_bf16": r"shfl\.sync\.bfly",
     "elementwise": r"ex2\.approx",
     "elementwise_fp8": r"cvt.*\.e4m3x2",

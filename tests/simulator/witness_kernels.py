@@ -118,6 +118,37 @@ def own_descriptor_matmul(  # a: [m, k], b: [n, k], d: [m, n]
 
 
 @triton.jit
+def persistent_matmul(  # a: [m, k], b: [n, k], d: [m, n]
+    a_ptr: tl.tensor,
+    b_ptr: tl.tensor,
+    d_ptr: tl.tensor,
+    m: tl.int32,
+    n: tl.int32,
+    k: tl.int32,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+) -> None:
+    """Computes d = a @ b.T tile after tile, and makes the map of each tile's rows of b anew."""
+    a_map = tl.make_tensor_descriptor(a_ptr, (m, k), (k, 1), (BLOCK_M, BLOCK_K))
+    tiles_n = tl.cdiv(n, BLOCK_N)
+    for tile in range(tl.program_id(0), tl.cdiv(m, BLOCK_M) * tiles_n, tl.num_programs(0)):
+        row = tile // tiles_n * BLOCK_M
+        column = tile % tiles_n * BLOCK_N
+        rows_left = n - column
+        b_map = tl.make_tensor_descriptor(
+            b_ptr + column * k, (rows_left, k), (k, 1), (BLOCK_N, BLOCK_K)
+        )
+        d_map = tl.make_tensor_descriptor(
+            d_ptr + column, (m, rows_left), (n, 1), (BLOCK_M, BLOCK_N)
+        )
+        accumulator = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        for start in range(0, k, BLOCK_K):
+            accumulator = tl.dot(a_map.load([row, start]), b_map.load([0, start]).T, accumulator)
+        d_map.store([row, 0], accumulator.to(d_ptr.dtype.element_ty))
+
+
+@triton.jit
 def attention(  # q, k, v, output: [heads, length, HEAD_DIM], contiguous
     q_ptr: tl.tensor,
     k_ptr: tl.tensor,

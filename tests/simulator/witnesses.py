@@ -110,6 +110,21 @@ def _own_descriptor_matmul(seed: int) -> Witness:
     )
 
 
+def _persistent_matmul(seed: int) -> Witness:
+    m, n, k = 200, 304, 144
+    a, b = _random((m, k), torch.bfloat16, seed), _random((n, k), torch.bfloat16, seed + 1)
+    d = _poisoned((m, n), torch.bfloat16)
+    return compile_witness(
+        kernels.persistent_matmul,
+        (3,),  # for 12 tiles
+        {"a_ptr": a, "b_ptr": b, "d_ptr": d, "m": m, "n": n, "k": k},
+        _blocks(64, 128, 64),
+        [(d, a.double() @ b.double().T)],
+        num_warps=4,
+        num_stages=3,
+    )
+
+
 def _attention(seed: int) -> Witness:
     heads, length, head_dim = 2, 192, 64
     shape = (heads, length, head_dim)
@@ -249,6 +264,7 @@ WITNESSES: dict[str, Callable[[int], Witness]] = {
         _descriptor_matmul, dtype=_BF16, block_k=64, num_warps=4, num_ctas=2
     ),
     "own_descriptor_matmul_bf16": _own_descriptor_matmul,
+    "persistent_matmul_bf16": _persistent_matmul,
     "attention_bf16": _attention,
     "elementwise": partial(_elementwise, x_dtype=_BF16, y_dtype=_F16, out=_F32),
     "elementwise_fp8": partial(_elementwise, x_dtype=_E4M3, y_dtype=_E5M2, out=_E4M3),
