@@ -100,6 +100,7 @@ void lower_asynchronous(Lowering& lower, bool reduces) {
   if (step.element_bytes < 4 || total > kMostBytes || (reduces && count != 1)) {
     lower.fail("there is no such vector of this type");
   }
+  if (reduces && is_float(step.type)) lower.fail("there is no such reduction of this type");
   if (reduces) step.reduce = reduction_of(lower, *operation, step.type);
   if (lower.num_operands() != 3) lower.fail("three operands are expected");
   for (const ptx::Operand& element : elements(lower, lower.operand(1), count)) {

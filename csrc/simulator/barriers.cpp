@@ -172,6 +172,7 @@ Step fence(Warp& warp, const Inst& inst, Mask) {
 
 Step fence_proxy(Warp& warp, const Inst&, Mask) {
   warp.knowledge.fence();
+  warp.tick();  // what the warp writes from here on is not fenced
   warp.cta().mbarriers.fence(warp);
   return Step::kNext;
 }

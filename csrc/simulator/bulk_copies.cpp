@@ -424,6 +424,7 @@ void lower_bulk_copy(Lowering& lower) {
     }
     if (step.rank == 0) lower.fail("a rank is missing");
     lower.take("tile");
+    if (lower.take("im2col")) lower.fail("the simulator copies tiles, and not .im2col");
   }
   // The first space is the destination's.
   const std::vector<std::string>& modifiers = lower.statement().modifiers;
@@ -443,7 +444,9 @@ void lower_bulk_copy(Lowering& lower) {
   step.reduce = take_reduction(lower);
   lower.take("noftz");
   if (step.reduce && step.rank == 0) {
-    step.reduction = reduction_of(lower, *step.reduce, lower.take_type());
+    const Type type = lower.take_type();
+    if (step.loads && is_float(type)) lower.fail("there is no such reduction of shared memory");
+    step.reduction = reduction_of(lower, *step.reduce, type);
   }
   if (step.reduce && step.loads && !step.from_shared) {
     lower.fail("reductions into shared memory come from shared memory");

@@ -54,6 +54,17 @@ std::uint64_t LaneCopies::wait_all(Mask lanes) {
   return done;
 }
 
+void LaneCopies::begin_arrival(Agent mbarrier, std::uint64_t batch) {
+  Arrival& arrival = arrivals_[mbarrier];
+  ++arrival.count;
+  arrival.batch = std::max(arrival.batch, batch);
+}
+
+std::uint64_t LaneCopies::end_arrival(Agent mbarrier) {
+  Arrival& arrival = arrivals_[mbarrier];
+  return --arrival.count == 0 ? arrival.batch : 0;
+}
+
 namespace {
 
 using std::int64_t, std::uint32_t, std::uint64_t, std::uint8_t;
@@ -120,11 +131,11 @@ Step arrive_behind(Warp& warp, const Inst& inst, Mask lanes) {
     Mbarrier& barrier = place.cta->mbarriers.at(place.offset, false, name);
     if (inst.imm) expect_arrival(barrier, name);
     const uint64_t batch = warp.copies.end_batch(lane);
+    warp.copies.begin_arrival(barrier.agent, batch);
     cluster.world().post(cluster, true, [=, &warp, &barrier] {
       warp.copies.finish(lane, batch);
-      if (warp.copies.agent) {
-        barrier.gathered.own.seen.learn(*warp.copies.agent, static_cast<uint32_t>(batch));
-      }
+      const auto done = static_cast<uint32_t>(warp.copies.end_arrival(barrier.agent));
+      if (warp.copies.agent) barrier.gathered.own.seen.learn(*warp.copies.agent, done);
       arrive(barrier, 1, name);
     });
   });

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -33,6 +34,11 @@ class LaneCopies {
   // The batch that a lane adds to.
   std::uint64_t open_time(int lane) const { return lanes_[lane].open; }
 
+  // Lanes that let an mbarrier (by its agent) count what they have copied. When the last of them
+  // has arrived, returns up to which batch that was done; else 0.
+  void begin_arrival(Agent mbarrier, std::uint64_t batch);
+  std::uint64_t end_arrival(Agent mbarrier);
+
   std::optional<Agent> agent;
 
  private:
@@ -52,6 +58,11 @@ class LaneCopies {
 
   std::vector<Copy> copies_;
   std::array<Lane, kLanes> lanes_;
+  struct Arrival {
+    int count = 0;
+    std::uint64_t batch = 0;
+  };
+  std::map<Agent, Arrival> arrivals_;
 };
 
 // cp.async.bulk from shared memory: groups of copies of one lane, with what is left to be read of

@@ -80,6 +80,7 @@ Step acquire_map(Warp& warp, const Inst& inst, Mask lanes) {
     locate(warp, lane, window_of(warp, inst), address, kMapBytes, kAlign, Touch::kNone);
     warp.knowledge.acquire_map(address);
   });
+  warp.tick();  // what the warp writes from here on is not acquired
   return Step::kNext;
 }
 

@@ -1,5 +1,7 @@
 """What an independent compiler has made of small kernels gives torch's numbers in the simulator."""
 
+import dataclasses
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -56,3 +58,11 @@ def test_numbers_are_torchs(name: str, seed: int) -> None:
         slack = 2.0**-8 if name.startswith("attention") else 1e-5
         bound = step * expected.abs() + slack * expected.abs().max()
         assert ((found.double() - expected.double()).abs() <= bound).all()
+
+
+def test_a_map_of_the_kernel_needs_its_fence() -> None:
+    witness = WITNESSES["persistent_matmul_bf16"](0)
+    without, count = re.subn(r"@\S+ fence\.proxy\.tensormap::generic\.acquire.*;", "", witness.ptx)
+    assert count == 3
+    with pytest.raises(RuntimeError, match="missing tensormap fence"):
+        _run(dataclasses.replace(witness, ptx=without), 0)
