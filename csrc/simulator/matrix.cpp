@@ -172,11 +172,8 @@ class Accumulators {
       if (!load) std::memset(rows_[i], 0, sizeof(copies_[i]));
     }
     if (!f16_ || !load) return;
-    for (int i = 0; i < num_rows; ++i) {
-      for (int lane = 0; lane < 32; ++lane) {
-        const std::uint32_t pair = from.row(i / 2)[lane];
-        copies_[i][lane] = to_f32_(pair >> (16 * (i % 2)) & 0xffff);
-      }
+    for (int i = 0; i < num_rows; i += 2) {
+      widen_pairs(from.row(i / 2), copies_[i], copies_[i + 1]);
     }
   }
 
@@ -184,27 +181,13 @@ class Accumulators {
 
   void store(int n, const Rows& to) {
     if (!f16_) return;
-    for (int i = 0; i < n / 4; ++i) {
-      for (int lane = 0; lane < 32; ++lane) {
-        to.row(i)[lane] = static_cast<std::uint32_t>(
-            pack_pair(to_f16_(copies_[2 * i + 1][lane]), to_f16_(copies_[2 * i][lane]), 16));
-      }
-    }
+    for (int i = 0; i < n / 4; ++i) narrow_pairs(copies_[2 * i], copies_[2 * i + 1], to.row(i));
   }
 
  private:
-  static float to_f32_(std::uint32_t bits) {
-    const std::uint64_t wide = encode<F32>(decode<F16>(bits), Rounding::kNearestEven, false);
-    return std::bit_cast<float>(static_cast<std::uint32_t>(wide));
-  }
-  static std::uint64_t to_f16_(float value) {
-    const Real x = decode<F32>(std::bit_cast<std::uint32_t>(value));
-    return encode<F16>(x, Rounding::kNearestEven, false);
-  }
-
   bool f16_;
   float* rows_[kMaxRows];
-  float copies_[kMaxRows][32];
+  alignas(64) float copies_[kMaxRows][32];
 };
 
 int element_bits(NumberType type) {

@@ -106,6 +106,25 @@ F32x16 widen(U32x16 bits) {
   return std::bit_cast<F32x16>(result | (bits >> Format::kSignBit << 31));
 }
 
+// f16 in the low bits, rounded to nearest even; as in widen, no step has a subnormal float.
+U32x16 narrow(F32x16 values) {
+  const U32x16 bits = std::bit_cast<U32x16>(values);
+  const U32x16 magnitude = bits & 0x7fffffffu;
+  constexpr std::uint32_t kRebias = (127 - F16::kBias) << 23, kDropped = 23 - F16::kMantissaBits;
+  // Half of what is dropped, less one where the bit above is even, carries as rounding does.
+  const U32x16 rounded = magnitude - kRebias + 0xfff + (magnitude >> kDropped & 1);
+  const U32x16 infinity = U32x16{} + std::uint32_t{F16::kInfinity};
+  U32x16 normal = rounded >> kDropped;
+  normal = normal > infinity ? infinity : normal;
+  // A sum with 0.5 has the step of f16's subnormals, 2^-24.
+  const F32x16 sum = std::bit_cast<F32x16>(magnitude) + 0.5f;
+  const U32x16 subnormal = std::bit_cast<U32x16>(sum) - std::bit_cast<std::uint32_t>(0.5f);
+  const U32x16 least_normal = U32x16{} + (kRebias + (1u << 23));
+  U32x16 result = magnitude < least_normal ? subnormal : normal;
+  result |= bits >> 31 << F16::kSignBit;
+  return magnitude > 0x7f800000u ? U32x16{} + std::uint32_t{F16::kNaN} : result;
+}
+
 struct ElementTF32 {
   static constexpr int kBits = 32;
   static F32x16 decode(U32x16 words, int) { return std::bit_cast<F32x16>(words & 0xffffe000u); }
@@ -174,6 +193,22 @@ void expand(NumberType type, const Words<kBlocks>& words, int num_blocks, int k_
 }
 
 }  // namespace
+
+void widen_pairs(const std::uint32_t* pairs, float* low, float* high) {
+  for (int lane = 0; lane < 32; lane += 16) {
+    const U32x16 both = load<U32x16>(pairs + lane);
+    const F32x16 first = widen<F16>(both & 0xffffu), second = widen<F16>(both >> 16);
+    std::memcpy(low + lane, &first, sizeof(first));
+    std::memcpy(high + lane, &second, sizeof(second));
+  }
+}
+
+void narrow_pairs(const float* low, const float* high, std::uint32_t* pairs) {
+  for (int lane = 0; lane < 32; lane += 16) {
+    const U32x16 both = narrow(load<F32x16>(low + lane)) | narrow(load<F32x16>(high + lane)) << 16;
+    std::memcpy(pairs + lane, &both, sizeof(both));
+  }
+}
 
 void unpack_a(const MatrixOp& op, const Granules& source, const std::uint8_t* shared, PanelA& to) {
   Words<4> words;

@@ -35,4 +35,8 @@ void unpack_a(const MatrixOp& op, const Rows* source, int num_warps, int k_words
 void unpack_b(const MatrixOp& op, const Granules& source, const std::uint8_t* shared, PanelB& to);
 void unpack_b(const MatrixOp& op, const Rows& source, int k_words, PanelB& to);
 
+// A row of f16 pairs, as accumulators lie in registers, to and from two rows of floats.
+void widen_pairs(const std::uint32_t* pairs, float* low, float* high);
+void narrow_pairs(const float* low, const float* high, std::uint32_t* pairs);
+
 }  // namespace openweek::simulator
