@@ -201,12 +201,12 @@ setp.ge.u32 %p3, %r0, 32;
 cp.async.cg.shared.global [%r3], [%rd5], 16;
 {arrive}
 cp.async.cg.shared.global [%r3+512], [%rd5+512], 16;
-cp.async.wait_all;
 bra END;
 WAIT: {wait}
 ld.shared.v2.u64 {{%rd8, %rd9}}, [%r3];
 st.global.v2.u64 [%rd6], {{%rd8, %rd9}};
-END:
+END: bar.sync 0;
+cp.async.wait_all;
 """
 _UNTIL = "mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r2], 0; @!%p2 bra WAIT;"
 _ARRIVE = "cp.async.mbarrier.arrive{}.shared::cta.b64 [%r2];"
@@ -285,12 +285,17 @@ def test_copies_after_a_wait_for_all_are_not_waited_for() -> None:
     body = """
     mad.lo.u32 %r3, %r0, 4, %r1;
     mad.wide.u32 %rd5, %r0, 4, %rd0;
-    cp.async.wait_all;
     cp.async.ca.shared.global [%r3], [%rd5], 4;
+    cp.async.wait_all;
     ld.shared.u32 %r5, [%r3];
+    cp.async.ca.shared.global [%r3+128], [%rd5], 4;
+    {wait}
+    ld.shared.u32 %r5, [%r3+128];
     """
+    wait = "cp.async.wait_all;"
+    run(_INIT.format(count=1) + body.format(wait=wait), [torch.zeros(32)], module=_MODULE)
     with pytest.raises(RuntimeError, match=r"still filling: .* ld.shared.u32"):
-        run(_INIT.format(count=1) + body, [torch.zeros(32)], module=_MODULE)
+        run(_INIT.format(count=1) + body.format(wait=""), [torch.zeros(32)], module=_MODULE)
 
 
 def test_a_fence_covers_what_was_written_before_it() -> None:

@@ -46,19 +46,16 @@ def test_products_of_any_magnitude_are_rounded_once(seed: int) -> None:
 
 
 def test_ties_go_to_the_even_neighbour() -> None:
-    # Odd multiples of half the step, for normal and for subnormal results, and at the limit.
-    a = np.arange(1, 65) * 2.0 + 2047  # of 2049 and up, half of the steps below 4096
-    b = np.ones(_N)
-    b[1::3], b[2::3] = 2.0**-24, 2.0**-14
+    # Odd multiples of half the step, for normal and for subnormal results, and beyond the largest.
+    a = np.arange(1025, 1153, 2).astype(np.float64)
+    a[:8] = np.arange(1, 16, 2) / 2
+    a[8:10] = 65504, -65504
+    b = np.full(_N, 1.5)  # 1025 to 1151 become halves
+    b[1::3], b[2::3] = 2.0**-24, 1 + 2.0**-10
     with np.errstate(over="ignore"):
-        a16 = a.astype(np.float16).astype(np.float64)
-        a16[-1], a16[-2] = 65504, 65504
-        b[-1], b[-2] = 1 + 2.0**-10, -1 - 2.0**-10  # beyond the largest
-        halves = np.array([2049 / 2048, 3 * 2.0**-2, 2.0**-1, 1.5])
-        b[3:7] = halves.astype(np.float16)
-        expected = np.outer(a16, b).astype(np.float16).astype(np.float64)
+        expected = np.outer(a, b).astype(np.float16).astype(np.float64)
     assert np.isinf(expected).any()
-    np.testing.assert_array_equal(_multiplied(a16, b), expected)
+    np.testing.assert_array_equal(_multiplied(a, b), expected)
 
 
 def test_every_accumulator_comes_back() -> None:
