@@ -313,3 +313,34 @@ def test_multicast_addresses_are_of_their_own(line: str, message: str) -> None:
 def test_what_hopper_does_not_have_is_refused(line: str) -> None:
     with pytest.raises(NotImplementedError, match=r"^line \d+: multimem\."):
         _run(line, _replicas("u32", 0, 0), np.zeros(4, np.uint32))
+
+
+def _told(release: str, acquire: str, seed: int) -> None:
+    """Device 0 writes, and adds one to a flag of every device; device 1 sees their sum."""
+    flags = [torch.zeros(4, dtype=torch.int32) for _ in range(2)]
+    value, result = torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+    machine = simulator.Machine(devices=2, seed=seed)
+    address = machine.multicast(flags)
+    write = f"st.global.u32 [%rd1], 7; multimem.{release}.sys.global.add.u32 [%rd0], 1;"
+    read = f"""
+    WAIT: multimem.{acquire}.sys.global.add.u32 %r1, [%rd0];
+    setp.ne.u32 %p1, %r1, 2;
+    @%p1 bra WAIT;
+    ld.global.u32 %r2, [%rd1];
+    st.global.u32 [%rd2], %r2;
+    """
+    for device, body in enumerate((write, read)):
+        kernel = simulator.load(source(body, 3))["kernel"]
+        machine.launch(kernel, 1, 1, args=[address, value, result], device=device)
+    machine.run()
+    assert result.item() == 7
+
+
+def test_reductions_release_and_acquire() -> None:
+    for seed in range(20):
+        _told("red.release", "ld_reduce.acquire", seed)
+    for seed in range(4):
+        with pytest.raises(RuntimeError, match=r"data race: .* ld.global.u32"):
+            _told("red.relaxed", "ld_reduce.acquire", seed)
+        with pytest.raises(RuntimeError, match=r"data race: .* ld.global.u32"):
+            _told("red.release", "ld_reduce.relaxed", seed)
