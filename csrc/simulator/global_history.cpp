@@ -49,10 +49,13 @@ void GlobalHistory::check(const Page& page, int word, unsigned bytes, bool write
   if (earlier.none() || !(earlier.bytes() & bytes)) return;
   Cluster& mine = by.warp->cta().cluster();
   const bool both_strong = earlier.strong() && by.epoch.strong();
-  if (both_strong &&
-      reaches(std::min(page.scopes[word], by.scope),
-              mine.world().position(page.clusters[word], earlier.agent()), by.warp->position())) {
-    return;
+  if (both_strong) {
+    const MemoryScope scope = std::min(page.scopes[word], by.scope);
+    const bool is_near = scope >= MemoryScope::kCluster && page.clusters[word] == mine.id();
+    if (is_near || reaches(scope, mine.world().position(page.clusters[word], earlier.agent()),
+                           by.warp->position())) {
+      return;
+    }
   }
   const ClusterClocks* known = &by.warp->knowledge.own;
   if (page.clusters[word] != mine.id()) {

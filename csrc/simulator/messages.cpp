@@ -97,9 +97,12 @@ void acquire(Warp& warp, const MemoryStep& step, std::uint64_t address) {
 
 void release(Warp& warp, const MemoryStep& step, std::uint64_t address, bool modifies) {
   with_messages(warp, step, address, [&](auto& all, auto key) {
+    const bool releases = step.order == Order::kRelease || step.order == Order::kAcquireRelease;
+    const auto found = all.find(key);
+    if (!releases && found == all.end() && warp.fence_releases.empty()) return;
     const Position here = warp.position();
     Messages left;
-    if (const auto found = all.find(key); found != all.end()) {
+    if (found != all.end()) {
       // Later stores of the warp that released are part of its release; what others overwrite is
       // gone, and what they modify goes on if they are in its scope.
       left = std::move(found->second);
@@ -108,7 +111,7 @@ void release(Warp& warp, const MemoryStep& step, std::uint64_t address, bool mod
         return !modifies || !reaches(std::min(message.scope, step.scope), message.from, here);
       });
     }
-    if (step.order == Order::kRelease || step.order == Order::kAcquireRelease) {
+    if (releases) {
       enter(left, warp.message(step.scope));
     } else {
       for (const Message& fenced : warp.fence_releases) {
