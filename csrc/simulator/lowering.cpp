@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
+#include <utility>
 
 #include "bulk_step.h"
 #include "errors.h"
@@ -195,27 +197,35 @@ void Lowering::number_matrix_registers() {
 std::string Program::place(std::int32_t pc) const {
   const SourceLine& source = sources[code[pc].source];
   std::string text = "line " + std::to_string(source.ptx_line) + " of the PTX";
-  if (!source.file.empty()) text += ", " + source.file + ":" + std::to_string(source.line);
-  return source.text + " at " + text + source.callers;
+  if (!source.place.empty()) text += ", " + source.place;
+  return source.text + " at " + text;
 }
 
-// The places through which an inlined function was called, innermost first. Where its caller was
-// inlined too, the .loc of the call tells; compilers write it before or behind the code, and not
-// for each copy of it, so the nearest one counts.
-std::string Lowering::callers(int location) const {
+// Where code of a location comes from, and the places through which its function was inlined,
+// innermost first: "tma.cuh:65, called at gemm.cuh:120". Where the caller was inlined too, the .loc
+// of the call tells; compilers write it before or behind the code, and not for each copy of it, so
+// the nearest one counts.
+std::string Lowering::place(int location) const {
   const auto& all = module_.locations;
+  const int last = static_cast<int>(all.size());
   const auto is_call = [&](int at, const ptx::Location& inner) {
-    return at >= 0 && at < static_cast<int>(all.size()) && all[at].file == inner.caller_file &&
+    return at >= 0 && at < last && all[at].file == inner.caller_file &&
            all[at].line == inner.caller_line;
   };
   std::string text;
-  while (location >= 0 && all[location].caller_file != 0) {
+  const auto add = [&](int file, int line) {
+    const auto name = module_.files.find(file);
+    // Line 0 is code of which no line is the reason.
+    if (name == module_.files.end() || line == 0) return false;
+    text += (text.empty() ? "" : ", called at ") + name->second + ":" + std::to_string(line);
+    return true;
+  };
+  if (location < 0 || !add(all[location].file, all[location].line)) return text;
+  std::set<std::pair<int, int>> seen;  // the nearest may lead back
+  while (all[location].caller_file != 0) {
     const ptx::Location& inner = all[location];
-    const auto name = module_.files.find(inner.caller_file);
-    if (name == module_.files.end()) break;
-    text += (text.empty() ? ", called at " : ", ") + name->second + ":" +
-            std::to_string(inner.caller_line);
-    const int last = static_cast<int>(all.size());
+    if (!seen.insert({inner.caller_file, inner.caller_line}).second) break;
+    if (!add(inner.caller_file, inner.caller_line)) break;
     int away = 1;
     while (away < last && !is_call(location - away, inner) && !is_call(location + away, inner)) {
       ++away;
@@ -229,15 +239,7 @@ std::string Lowering::callers(int location) const {
 void Lowering::lower_statement(const ptx::Statement& statement) {
   statement_ = &statement;
   left_ = statement.modifiers;
-  SourceLine source{statement.line, "", 0, callers(statement.location), full_name(statement)};
-  if (statement.location >= 0) {
-    const ptx::Location& location = module_.locations[statement.location];
-    source.line = location.line;
-    const auto file = module_.files.find(location.file);
-    // Line 0 is code of which no line is the reason.
-    if (file != module_.files.end() && location.line != 0) source.file = file->second;
-  }
-  program_.sources.push_back(std::move(source));
+  program_.sources.push_back({statement.line, place(statement.location), full_name(statement)});
   const auto found = lowerers().find(statement.opcode);
   if (found == lowerers().end()) fail("the simulator does not know this instruction");
   const std::size_t first = program_.code.size();

@@ -96,7 +96,7 @@ class Lowering {
 
   void lower(const ptx::Function& function);
   void lower_statement(const ptx::Statement& statement);
-  std::string callers(int location) const;
+  std::string place(int location) const;
   void number_matrix_registers();
   void lay_out_parameters(const ptx::Function& function);
   void lay_out_variables(const ptx::Function& function);

@@ -62,10 +62,9 @@ struct Inst {
 // Where an instruction comes from, for messages.
 struct SourceLine {
   int ptx_line = 0;
-  std::string file;  // of the .loc before it, or empty
-  int line = 0;
-  std::string callers;  // ", called at a.cuh:7, b.cu:12" if the code was inlined
-  std::string text;     // "ld.global.b32"
+  // Of the .loc before it, "tma.cuh:65, called at gemm.cuh:120", or empty.
+  std::string place;
+  std::string text;  // "ld.global.b32"
 };
 
 // A parameter of a kernel, in the buffer that a launch fills.
