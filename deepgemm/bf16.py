@@ -55,4 +55,4 @@ def bf16_gemm_nt(
     elif backend == "cpu":
         cpu.bf16_gemm_nt(a, b, d)
     else:
-        bf16_kernels.bf16_gemm_nt(a, b, d)
+        bf16_kernels.gemm(a, b, None, d)

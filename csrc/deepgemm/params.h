@@ -62,15 +62,34 @@ struct CastParams {
   bool to_power_of_two;
 };
 
-// Of bf16_gemm. The boxes of the maps are those of bf16_gemm_sm90.cuh, all swizzled by 128 bytes.
-struct Bf16GemmParams {
-  primitives::TensorMap a;  // [m, k], boxes of 128 rows x 64
-  primitives::TensorMap b;  // [n, k], boxes of 64 rows x 64
-  primitives::TensorMap d;  // [m, n], boxes of 64 rows x 64
-  int32_t m;
-  int32_t n;
-  int32_t k;
+// A row-major matrix of FP32, or one for every group; strides in elements, and even.
+struct Fp32Matrix {
+  float* data;
+  int64_t row_stride;
+  int64_t group_stride;
 };
-static_assert(sizeof(Bf16GemmParams) == 448 && alignof(Bf16GemmParams) == 64);
+
+// What a product is written as: bf16 by TMA, or FP32, which it may be added to.
+enum class Output { kBf16, kFp32 };
+
+// Of bf16_gemm. All maps have three dims, the first of which counts groups or is 1; a and b name
+// their dims in the order of their strides. Boxes are those of the kernel, swizzled by 128 bytes,
+// those of D by the width of a panel.
+template <Output>
+struct Bf16GemmParams {
+  primitives::TensorMap a;  // [groups or 1, m, k] or [groups or 1, k, m]
+  primitives::TensorMap b;  // [groups or 1, n, k] or [groups or 1, k, n]
+  primitives::TensorMap d;  // [groups or 1, m, n]
+  Problem problem;
+};
+
+template <>
+struct Bf16GemmParams<Output::kFp32> {
+  primitives::TensorMap a;
+  primitives::TensorMap b;
+  Fp32Matrix c;  // D = C + A B^T; null for nothing; may be d
+  Fp32Matrix d;
+  Problem problem;
+};
 
 }  // namespace openweek::deepgemm
