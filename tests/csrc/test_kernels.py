@@ -23,7 +23,6 @@ pytestmark = pytest.mark.compile
 
 REGISTERS_PER_SM = 65536
 SHARED_BYTES_PER_CTA = 232448  # 227 KB
-BF16_GEMM = Instantiation("deepgemm/bf16_gemm.cu", "openweek::deepgemm::bf16_gemm_nt_sm90_kernel")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -87,16 +86,37 @@ def test_register_budgets_add_up(kernel: Instantiation) -> None:
     assert 128 * (sum(shrunk) + consumers * max(grown)) <= compiled.report.registers * threads
 
 
-def test_bf16_gemm_uses_the_hardware_units(tmp_path: Path) -> None:
-    compiled = compile_kernel(BF16_GEMM.source, BF16_GEMM.expression)
-    machine_code = disassemble(compiled, tmp_path)
-    wgmma = "HGMMA.64x128x16.F32.BF16"
-    # Four steps of k 16, and nothing beside them that the compiler duplicated.
-    assert machine_code.count(wgmma) == 4
-    for unit in ("UTMALDG.2D.MULTICAST", "UTMASTG.2D", "STSM.16", "USETMAXREG"):
+@pytest.mark.parametrize(
+    ("arguments", "wgmma", "steps"),
+    [
+        ("128, 256, 3, kDense, kB, kK, kK, kBf16", "HGMMA.64x256x16.F32.BF16", 4),
+        ("64, 64, 12, kMasked, kNothing, kK, kMn, kBf16", "HGMMA.64x64x16.F32.BF16", 4),
+        ("256, 192, 4, kAlongK, kA, kMn, kMn, kFp32", "HGMMA.64x192x16.F32.BF16", 8),
+    ],
+)
+def test_bf16_gemm_uses_the_hardware_units(
+    tmp_path: Path, arguments: str, wgmma: str, steps: int
+) -> None:
+    kernel = bf16_gemm(arguments)
+    machine_code = disassemble(compile_kernel(kernel.source, kernel.expression), tmp_path)
+    # Steps of k 16 of each wave, and nothing beside them that the compiler duplicated.
+    assert machine_code.count(wgmma) == machine_code.count("HGMMA") == steps
+    stores = ("UTMASTG.3D", "STSM.16") if "kBf16" in arguments else ("STG.E.64",)
+    load = "UTMALDG.3D" if "kNothing" in arguments else "UTMALDG.3D.MULTICAST"
+    for unit in (load, *stores, "USETMAXREG", "ACQBULK"):
         assert unit in machine_code, unit
     for local_memory in ("STL", "LDL"):
         assert not re.search(rf"\b{local_memory}\b", machine_code)
+
+
+def bf16_gemm(arguments: str) -> Instantiation:
+    """The kernel of these template arguments, given without their namespaces."""
+    deepgemm, primitives = "openweek::deepgemm::", "openweek::primitives::"
+    enums = (f"{deepgemm}Grouping::", f"{deepgemm}Share::", *(f"{primitives}Major::",) * 2)
+    before = ("", "", "", *enums, f"{deepgemm}Output::")
+    named = map(str.__add__, before, arguments.split(", "))
+    name = f"{deepgemm}bf16_gemm_sm90_kernel<{', '.join(named)}>"
+    return Instantiation("deepgemm/bf16_gemm.cu", name)
 
 
 def disassemble(kernel: Kernel, folder: Path) -> str:
@@ -114,34 +134,44 @@ def disassemble(kernel: Kernel, folder: Path) -> str:
     return run.stdout
 
 
-def test_bf16_gemm_shared_memory(tmp_path: Path) -> None:
-    """The launcher asks for this much: four stages of A and B, D, and eight mbarriers."""
-    needed = 4 * (128 + 128) * 128 + 128 * 256 + 8 * 8
+@pytest.mark.parametrize(
+    ("block_m", "block_n", "num_stages", "output"),
+    [(64, 16, 12, "kBf16"), (128, 256, 3, "kBf16"), (256, 144, 3, "kBf16"), (256, 192, 4, "kFp32")],
+)
+def test_bf16_gemm_shared_memory(
+    tmp_path: Path, block_m: int, block_n: int, num_stages: int, output: str
+) -> None:
+    """The launcher asks for this much: stages of A and B, D if staged, two mbarriers a stage."""
+    needed = num_stages * ((block_m + block_n) * 128 + 2 * 8)
+    # Nothing of D would still be a byte for each of up to four times 64 rows.
+    needed += block_m * block_n * 2 if output == "kBf16" else 4
     padded = -(-needed // 1024) * 1024
     assert padded <= SHARED_BYTES_PER_CTA
-    claim = f"sizeof(openweek::deepgemm::bf16_gemm::SharedStorage) == {padded}"
-    prove(tmp_path, ["deepgemm/bf16_gemm_sm90.cuh"], [claim])
+    config = (
+        f"openweek::deepgemm::bf16_gemm::Config<{block_m}, {block_n}, {num_stages},"
+        " openweek::deepgemm::Grouping::kDense, openweek::deepgemm::Share::kNothing, Major::kK,"
+        f" Major::kK, openweek::deepgemm::Output::{output}>"
+    )
+    prove(tmp_path, ["deepgemm/bf16_gemm_sm90.cuh"], [f"sizeof({config}::Storage) == {padded}"])
 
 
 @pytest.mark.parametrize("num_columns", [1, 2, 5])
-@pytest.mark.parametrize("num_pairs", [1, 7, 8, 9, 19])
-def test_bf16_gemm_computes_every_tile_once(
-    tmp_path: Path, num_pairs: int, num_columns: int
-) -> None:
+@pytest.mark.parametrize("num_rows", [1, 7, 8, 9, 19])
+def test_every_tile_has_a_turn(tmp_path: Path, num_rows: int, num_columns: int) -> None:
     expected = [
-        (pair, column)
-        for first in range(0, num_pairs, 8)
+        (row, column)
+        for first in range(0, num_rows, 8)
         for column in range(num_columns)
-        for pair in range(first, min(first + 8, num_pairs))
+        for row in range(first, min(first + 8, num_rows))
     ]
-    assert len(set(expected)) == num_pairs * num_columns
+    assert len(set(expected)) == num_rows * num_columns
     claims = [
-        f"(pair_of_turn({turn}, {num_pairs}, {num_columns}).{field} == {value})"
-        for turn, (pair, column) in enumerate(expected)
-        for field, value in (("row", pair), ("column", column))
+        f"(place_of_turn({turn}, {num_rows}, {num_columns}).{field} == {value})"
+        for turn, (row, column) in enumerate(expected)
+        for field, value in (("row", row), ("column", column))
     ]
-    using = "using namespace openweek::deepgemm::bf16_gemm;"
-    prove(tmp_path, ["deepgemm/bf16_gemm_sm90.cuh"], claims, using)
+    using = "using namespace openweek::deepgemm;"
+    prove(tmp_path, ["deepgemm/scheduler.cuh"], claims, using)
 
 
 @pytest.mark.parametrize(
