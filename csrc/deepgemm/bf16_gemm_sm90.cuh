@@ -148,7 +148,7 @@ __device__ void producer(const typename C::Params& params, typename C::Storage& 
 template <class C>
 __device__ void release(typename C::Storage& storage, const typename C::Stage& at) {
   const uint32_t lane = threadIdx.x % 32;
-  if (lane < C::kClusterSize) storage.empty[at.stage].arrive_at(lane);
+  if (lane < C::kClusterSize) storage.empty[at.stage].arrive_at_as_reader(lane);
 }
 
 template <Major kMajor>

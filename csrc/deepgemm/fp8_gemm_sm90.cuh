@@ -225,7 +225,7 @@ __device__ void add_scaled_at(int former, float (&sum)[kSize], const float (&pro
 template <class C>
 __device__ void release(typename C::Storage& storage, const typename C::Stage& at) {
   const uint32_t lane = threadIdx.x % 32;
-  if (lane < C::kClusterSize) storage.empty[at.stage].arrive_at(lane);
+  if (lane < C::kClusterSize) storage.empty[at.stage].arrive_at_as_reader(lane);
 }
 
 // 64 rows of A, the which-th in the tile, times all of B in a stage.

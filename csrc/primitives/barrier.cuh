@@ -36,6 +36,14 @@ class Mbarrier {
                  : "memory");
   }
 
+  // The same by a thread that has only read what others may overwrite now. A release to the whole
+  // cluster would wait for all of the thread's writes (MEMBAR.ALL.GPU, hundreds of cycles).
+  __device__ __forceinline__ void arrive_at_as_reader(uint32_t rank) {
+    asm volatile("mbarrier.arrive.release.cta.shared::cluster.b64 _, [%0];" ::"r"(
+                     address_in_cluster(address(), rank))
+                 : "memory");
+  }
+
   // Waits for the end of the phase of that parity: phases count from 0, and a new barrier counts as
   // one whose phase of parity 1 has ended. Sees what the arriving threads of this CTA wrote and
   // what the copies brought.

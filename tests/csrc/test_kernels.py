@@ -105,6 +105,8 @@ def test_bf16_gemm_uses_the_hardware_units(
     load = "UTMALDG.3D" if "kNothing" in arguments else "UTMALDG.3D.MULTICAST"
     for unit in (load, *stores, "USETMAXREG", "ACQBULK"):
         assert unit in machine_code, unit
+    # Where clusters meet, at the beginning and at the end, and in no loop.
+    assert machine_code.count("MEMBAR.ALL.GPU") == 2
     for local_memory in ("STL", "LDL"):
         assert not re.search(rf"\b{local_memory}\b", machine_code)
 

@@ -4,6 +4,7 @@ Operands are small integers, so sums in FP32 are exact in any order, and results
 bit. NaN lies around whatever is read or written, and in all rows that are padding.
 """
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -138,21 +139,21 @@ def by_rows(sizes: list[int | None]) -> tuple[list[int], list[int]]:
     ],
     ids=lambda t: f"{t.block_m}x{t.block_n}-{t.share}-{t.major_a}-{t.major_b}-{t.output}",
 )
-@pytest.mark.parametrize("grouping", ["row_map", "prefix_sum"])
 @pytest.mark.parametrize(
-    ("sizes", "missing"),
+    ("grouping", "sizes", "missing"),
     [
-        pytest.param([100, 0, 128, 130, 7, None], 0, id="padding-after-all"),
-        pytest.param([130, 0, 7], 121, id="last-block-cut-off"),
-        pytest.param([0, 0, None], 0, id="padding-alone"),
-        pytest.param([5, None, 128], 0, id="padding-between"),
+        pytest.param("row_map", [100, 0, 128, 130, 7, None], 0, id="row_map-padding-after"),
+        pytest.param("row_map", [5, None, 128], 0, id="row_map-padding-between"),
+        pytest.param("row_map", [130, 0, 7], 121, id="row_map-last-block-cut-off"),
+        pytest.param("row_map", [0, 0, None], 0, id="row_map-padding-alone"),
+        pytest.param("prefix_sum", [100, 0, 128, 130, 7, None], 0, id="prefix_sum-padding-after"),
+        pytest.param("prefix_sum", [130, 0, 7], 121, id="prefix_sum-last-block-cut-off"),
+        pytest.param("prefix_sum", [0, 0, None], 0, id="prefix_sum-padding-alone"),
     ],
 )
 def test_groups_of_rows(
     tiles: Bf16Tiles, grouping: Grouping, sizes: list[int | None], missing: int, seed: int
 ) -> None:
-    if grouping == "prefix_sum" and None in sizes[:-1]:
-        pytest.skip("prefix sums have padding between groups only up to the next block")
     groups, ends = by_rows(sizes)
     m = len(groups) - missing
     layout = torch.tensor(groups[:m] if grouping == "row_map" else ends, dtype=torch.int32)
@@ -195,25 +196,25 @@ def test_masked(tiles: Bf16Tiles, counts: list[int], seed: int) -> None:
     assert_nothing_around(d)
 
 
-@pytest.mark.parametrize(
-    "tiles",
-    [
-        tiling(64, 64, "b", ("mn", "k"), "fp32"),
-        tiling(128, 128, "a", ("mn", "mn"), "fp32"),
-        tiling(256, 128, "b", ("mn", "mn"), "fp32"),
-        tiling(128, 64, "nothing", ("k", "mn"), "bf16"),
-    ],
-    ids=lambda t: f"{t.block_m}x{t.block_n}-{t.share}-{t.major_a}-{t.major_b}-{t.output}",
-)
+ALONG_K = [
+    tiling(64, 64, "b", ("mn", "k"), "fp32"),
+    tiling(128, 128, "a", ("mn", "mn"), "fp32"),
+    tiling(256, 128, "b", ("mn", "mn"), "fp32"),
+]
+TO_BF16 = tiling(128, 64, "nothing", ("k", "mn"))
+
+
 @pytest.mark.parametrize("ks", [[64, 0, 320, 128], [0, 0, 64, 0], [0, 0]])
-@pytest.mark.parametrize("added", ["nothing", "c", "d itself"])
+@pytest.mark.parametrize(
+    ("tiles", "added"),
+    [*itertools.product(ALONG_K, ["nothing", "c", "d itself"]), (TO_BF16, "nothing")],
+    ids=lambda value: value if isinstance(value, str) else f"{value.block_m}x{value.block_n}",
+)
 def test_groups_along_k(tiles: Bf16Tiles, ks: list[int], added: str, seed: int) -> None:
-    if tiles.output == "bf16" and added != "nothing":
-        pytest.skip("bf16 is added to nothing")
     m, n = 136, 264
     # Beyond the last group lies poison: nobody may read that far.
-    a, b = (poisoned(rows, sum(ks) + 64, major=major) for rows, major in
-            ((m, tiles.major_a), (n, tiles.major_b)))  # fmt: skip
+    a = poisoned(m, sum(ks) + 64, major=tiles.major_a)
+    b = poisoned(n, sum(ks) + 64, major=tiles.major_b)
     a[:, : sum(ks)], b[:, : sum(ks)] = integers(m, sum(ks)), integers(n, sum(ks))
     c, d = (poisoned(len(ks), m, n, dtype=DTYPES[tiles.output]) for _ in "cd")
     expected, first = [], 0
