@@ -272,6 +272,21 @@ def test_production_shapes(grouping: Grouping, m: int, n: int, k: int, seed: int
     assert_nothing_around(d)
 
 
+def test_masked_groups_are_planned_by_what_is_expected(seed: int) -> None:
+    groups, m, n, k = 2, 512, 1024, 64
+    sizes = {"grouping": "masked", "m": m, "n": n, "k": k, "num_groups": groups}
+    few, many = (plan(Problem(**sizes, expected_m=rows), 8, "k", "k") for rows in (40, m))
+    a, b = integers(groups, m, k), integers(groups, n, k)
+    layout = torch.tensor([40, 40], dtype=torch.int32)
+    reports = []
+    for chosen in ({"expected_m": 40}, {"tiles": few}, {"tiles": many}):
+        d = poisoned(groups, m, n)
+        with csrc.simulate(seed=seed) as simulation:
+            gemm(a, b, None, d, grouping="masked", layout=layout, **chosen)
+        reports.append(simulation.report)
+    assert reports[0] == reports[1] != reports[2]
+
+
 @pytest.mark.parametrize(
     ("tiles", "grouping"),
     [
