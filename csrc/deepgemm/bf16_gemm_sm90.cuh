@@ -3,9 +3,9 @@
 //
 // Tiling    kBlockM x kBlockN of D per CTA, in steps of 64 in k. In a cluster of two, what both
 //           CTAs need alike is loaded by halves, each half for both (multicast).
-// Operands  Either may run along k or along its own rows (Major). A step is 64 rows x 64 k of 128
-//           bytes each way; what is called a row below is one of m or n in both cases, for 64 rows
-//           take the same 8 KB: one box of K-major rows, or a panel for each 64 MN-major ones.
+// Operands  Each may run along k or along its own dim, m of A or n of B (Major). 64 of its rows
+//           take 8 KB of a stage either way, so rows are counted alike: K-major ones come in one
+//           box, MN-major ones in panels of 64.
 // Roles     Warpgroup 0 produces: one thread drives TMA. One or two more consume, 64 rows at a
 //           time; of 256 rows each has two such waves.
 // Pipeline  kNumStages stages, each with two mbarriers:
@@ -18,7 +18,7 @@
 //           the next tile's epilogue waits for. FP32: from registers, 32 bytes of a row at a time.
 // Bound     2 m n k flops at the tensor peak where 1 / (1/m + 1/n + 1/k), the flops per byte of
 //           2 (m k + n k + m n), is beyond 989 TFLOPS over the HBM bandwidth: about 200 on an H200,
-//           300 on an H100. Below, those bytes. Within an SM, reading operands from shared memory:
+//           300 on an H100. Below, those bytes. Within an SM, operands take shared memory
 //           (4096 / kBlockM + 64 + 8192 / kBlockN) bytes per clock of the 128 there are, at full
 //           tensor speed; so tiles are as large as registers allow.
 // Needs     m, n, k > 0; rows of A, B and of bf16 D are multiples of 16 bytes apart, those of FP32
