@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
@@ -10,6 +11,7 @@ from csrc.compiled import CompileError
 from csrc.compiler import Kernel, compile_kernel
 from csrc.kernels import Instantiation
 
+_NAMESPACE = re.compile(r"openweek::\w+::")
 _HEADER = ("kernel", "registers", "static smem", "stack", "spill stores", "spill loads")
 
 Outcome = Kernel | CompileError | ValueError | FileNotFoundError
@@ -41,7 +43,7 @@ def table_of(outcomes: Sequence[tuple[Instantiation, Outcome]]) -> str:
     """A row per kernel that was compiled: what it takes of a multiprocessor, in bytes."""
     rows = [_HEADER] + [
         (
-            instantiation.expression,
+            _NAMESPACE.sub("", instantiation.expression),
             *map(
                 str,
                 (

@@ -217,7 +217,7 @@ def _accumulate_launcher(config: Tiles, grouping: Grouping, most_groups: int) ->
         *_PROBLEM,
     )
     return Launcher(
-        compile_kernel(source, expression.replace(">", f", {most_groups}>")),
+        compile_kernel(source, f"{expression.removesuffix('>')}, {most_groups}>"),
         Signature(Struct("params", members)),
         op="fp8_accumulate_nt",
         block=(config.num_threads, 1, 1),

@@ -1,5 +1,6 @@
 """Every FP8 kernel, tile and mode in the simulator, against float64."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from torch import Tensor
 
 import csrc
 from csrc.compiler import compile_kernel
+from csrc.kernels import KERNELS
 from deepgemm import fp8_kernels
-from deepgemm.plan import Config, FewTokens, Problem, Share, Tiles, candidates
+from deepgemm.plan import Config, FewTokens, Problem, Share, Tiles, candidates, plan
 from tests.comparison import assert_matches
 from tests.oracles import fp8_gemm as oracle
 
@@ -346,6 +348,49 @@ def test_a_whole_production_shape(seed: int) -> None:
     picked = a[0][rows], a[1][rows]
     assert_matches(d[rows], oracle.gemm_nt(picked, b), dtype=torch.bfloat16)
     assert d.isfinite().all()
+
+
+# (n, k) of the projections and expert layers of DeepSeek-V3, and of its experts alone.
+LAYERS = ((2112, 7168), (24576, 1536), (32768, 512), (7168, 16384), (4096, 7168), (7168, 2048))
+EXPERTS = LAYERS[4:]
+
+
+def common_problems() -> Iterator[Problem]:
+    for n, k in LAYERS:
+        for m in (1, 8, 16, 32, 48, 64, 96, 128, 256, 512, 1024, 2048, 4096, 8192):
+            yield Problem(m=m, n=n, k=k)
+        for tokens in (4096, 8192):
+            yield Problem(m=k, n=n, k=tokens, output="fp32")
+    for n, k in EXPERTS:
+        for groups, m in ((4, 32768), (8, 32768), (4, 512), (8, 1024)):
+            yield Problem(grouping="row_map", m=m, n=n, k=k, num_groups=groups)
+            yield Problem(grouping="prefix_sum", m=m, n=n, k=k, num_groups=groups)
+        for groups, likely in (
+            (1, 1024),
+            (2, 512),
+            (4, 256),
+            (32, 8),
+            (32, 20),
+            (32, 64),
+            (32, 128),
+        ):
+            room = {"num_groups": groups, "expected_m": likely}
+            yield Problem(grouping="masked", m=4096, n=n, k=k, **room)
+        for groups in (8, 32):
+            yield Problem(grouping="along_k", m=k, n=n, k=1024, num_groups=groups, output="fp32")
+
+
+def test_what_common_shapes_take_is_compiled_ahead() -> None:
+    """The register holds what the planner chooses for them on 132 SMs, and nothing else."""
+    chosen = set()
+    for problem in common_problems():
+        _, expression = fp8_kernels.source_of(plan(problem, 132), problem.grouping)
+        if problem.output == "fp32":
+            most = problem.num_groups if problem.grouping == "along_k" else 1
+            expression = f"{expression.removesuffix('>')}, {most}>"
+        chosen.add(expression)
+    ahead = {kernel.expression for kernel in KERNELS if "fp8_" in kernel.source}
+    assert chosen == {kernel for kernel in ahead if "cast_fp8" not in kernel}
 
 
 @pytest.mark.slow
