@@ -70,14 +70,23 @@ void launch(Machine& machine, std::shared_ptr<Module> module,
   machine.launch(std::move(made));
 }
 
+// To Python's own sys.stdout, which notebooks and tests replace. A kernel may print any bytes.
+void print(const std::string& text) {
+  if (text.empty()) return;
+  const py::gil_scoped_acquire acquire;
+  const py::object out = py::module_::import("sys").attr("stdout");
+  if (!out.is_none()) out.attr("write")(py::bytes(text).attr("decode")("utf-8", "replace"));
+}
+
 py::dict run(Machine& machine, int num_threads) {
   RunReport report;
   {
     const py::gil_scoped_release release;
-    report = machine.run(num_threads, [] {
+    const auto poll = [] {
       const py::gil_scoped_acquire acquire;
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-    });
+    };
+    report = machine.run(num_threads, poll, print);
   }
   py::dict result;
   result["num_instructions"] = report.num_instructions;
@@ -122,6 +131,7 @@ PYBIND11_MODULE(MODULE_NAME, binding) {
       .def("kernel", [](Module& module, const std::string& name) {
         return std::const_pointer_cast<Program>(module.kernel(name));
       });
+  binding.def("opcodes", opcodes);
   py::class_<Machine>(binding, "Machine")
       .def(py::init([](int num_devices, int num_sms, std::uint64_t seed, bool reduced_fp8) {
         return Machine({num_devices, num_sms, seed, reduced_fp8});

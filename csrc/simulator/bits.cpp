@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstdint>
 #include <limits>
+#include <string_view>
 
 #include "lanes.h"
 #include "lowering.h"
@@ -200,6 +201,17 @@ Step look_up(Warp& warp, const Inst& inst, Mask lanes) {
     }
     dst[i] = result;
   });
+  return Step::kNext;
+}
+
+// Whether a is not zero, and or or predicate b.
+template <bool kAnd>
+Step join_non_zero(Warp& warp, const Inst& inst, Mask lanes) {
+  const auto* a = warp.row<uint32_t>(inst.a);
+  const Mask other = warp.predicate(inst.b) ^ (inst.imm ? kAllLanes : 0);
+  Mask result = 0;
+  for_lanes(lanes, [&](int i) { result |= static_cast<Mask>(a[i] != 0) << i; });
+  warp.set_predicate(inst.dst, lanes, kAnd ? result & other : result | other);
   return Step::kNext;
 }
 
@@ -415,9 +427,13 @@ void lower_permute(Lowering& lower) {
 
 void lower_look_up(Lowering& lower) {
   lower.take_type();
+  const std::string_view joins = lower.take_one_of({"and", "or"});
   const ptx::Operand& table = lower.operand(4);
   if (table.kind != ptx::Operand::Kind::kInteger) lower.fail("the table must be a constant");
-  const std::uint32_t dst = lower.destination_row(0, Type::kB32);
+  const ptx::Operand& to = lower.operand(0);
+  const bool is_pair = to.kind == ptx::Operand::Kind::kPair;
+  if (is_pair == joins.empty()) lower.fail("d|p goes with .and or .or");
+  const std::uint32_t dst = lower.destination(is_pair ? to.parts[0] : to, Type::kB32).offset;
   const std::uint32_t a = lower.source_row(1, Type::kB32);
   const std::uint32_t b = lower.source_row(2, Type::kB32);
   const std::uint32_t c = lower.source_row(3, Type::kB32);
@@ -427,6 +443,15 @@ void lower_look_up(Lowering& lower) {
   inst.b = b;
   inst.c = c;
   inst.imm = table.bits;
+  if (!is_pair) return;
+  bool negated = false;
+  const std::uint32_t predicate = lower.predicate_destination(to.parts[1]);
+  const std::uint32_t joined = lower.predicate(lower.operand(5), &negated);
+  Inst& test = lower.emit(joins == "and" ? join_non_zero<true> : join_non_zero<false>);
+  test.dst = predicate;
+  test.a = dst;
+  test.b = joined;
+  test.imm = negated;
 }
 
 }  // namespace

@@ -35,6 +35,7 @@ class BodyParser {
   void parse_label(const Token& name);
   void parse_branch_targets(const Token& name);
   void parse_call_prototype(const Token& name);
+  void parse_call_targets(const Token& name);
   void parse_registers();
   void parse_guarded();
   void parse_statement(const Token& opcode, Statement statement);
@@ -90,6 +91,8 @@ void BodyParser::parse_label(const Token& name) {
     parse_branch_targets(name);
   } else if (cursor_.accept_directive("callprototype")) {
     parse_call_prototype(name);
+  } else if (cursor_.accept_directive("calltargets")) {
+    parse_call_targets(name);
   } else {
     scopes_.declare(name, {Scopes::Kind::kLabel, next_statement()});
   }
@@ -115,6 +118,19 @@ void BodyParser::parse_call_prototype(const Token& name) {
   if (placeholder.text != "_") fail_at(placeholder, "expected '_'");
   parse_parameters(cursor_);
   cursor_.accept_directive("noreturn");
+  cursor_.expect(';');
+}
+
+// f, g: which functions a call by address may mean. It promises, and so says nothing new.
+void BodyParser::parse_call_targets(const Token& name) {
+  scopes_.declare(name, {Scopes::Kind::kPrototype});
+  do {
+    const Token function = cursor_.expect_kind(TokenKind::kWord, "a function");
+    const auto found = names_.find(function.text);
+    if (found == names_.end() || !found->second.is_function) {
+      fail_at(function, "expected a function, got " + quoted(function.text));
+    }
+  } while (cursor_.accept(','));
   cursor_.expect(';');
 }
 

@@ -69,15 +69,19 @@ T flush(T value) {
 
 struct AsIs {
   template <class T>
-  static T read(Cell<T> cell) {
-    return value_of<T>(cell);
+  static T read(Cell<T> cell, bool flushes) {
+    const T value = value_of<T>(cell);
+    return flushes ? flush(value) : value;
   }
 };
-template <class Format>
+template <class Format, int kShift = 0>
 struct Widen {
   template <class T>
-  static float read(uint32_t cell) {
-    const Real x = decode<Format>(cell & 0xffff);
+  static float read(uint32_t cell, bool flushes) {
+    Real x = decode<Format>(cell >> kShift & 0xffff);
+    if (flushes && x.kind == Real::Kind::kFinite && x.significand <= Format::kMantissaMask) {
+      x.significand = 0;
+    }
     return value_of<float>(static_cast<uint32_t>(encode<F32>(x, Rounding::kNearestEven, false)));
   }
 };
@@ -90,8 +94,8 @@ Mask compare(Warp& warp, const Inst& inst, Mask lanes) {
   const bool flushes = inst.imm >> kFlushShift & 1;
   Mask result = 0;
   for_lanes(lanes, [&](int i) {
-    auto x = Read::template read<T>(a[i]), y = Read::template read<T>(b[i]);
-    if (flushes) x = flush(x), y = flush(y);
+    const auto x = Read::template read<T>(a[i], flushes);
+    const auto y = Read::template read<T>(b[i], flushes);
     result |= static_cast<Mask>(holds(comparison, x, y)) << i;
   });
   return result;
@@ -120,10 +124,32 @@ Step set_predicate(Warp& warp, const Inst& inst, Mask lanes) {
   return Step::kNext;
 }
 
-// set writes all ones or, as f32, 1.0.
-template <class T>
+// Of pairs p gets what the low halves say, and q what the high halves do.
+template <class Format>
+Step set_predicates_of_pair(Warp& warp, const Inst& inst, Mask lanes) {
+  const Mask low = join(warp, inst, compare<uint32_t, Widen<Format>>(warp, inst, lanes));
+  const Mask high = join(warp, inst, compare<uint32_t, Widen<Format, 16>>(warp, inst, lanes));
+  warp.set_predicate(inst.dst, lanes, low);
+  if (inst.target >= 0) warp.set_predicate(static_cast<uint32_t>(inst.target), lanes, high);
+  return Step::kNext;
+}
+
+// set writes all ones or, as a float, 1.0.
+template <class Format>
+Step set_pair(Warp& warp, const Inst& inst, Mask lanes) {
+  const Mask low = join(warp, inst, compare<uint32_t, Widen<Format>>(warp, inst, lanes));
+  const Mask high = join(warp, inst, compare<uint32_t, Widen<Format, 16>>(warp, inst, lanes));
+  auto* dst = warp.row<uint32_t>(inst.dst);
+  const uint32_t yes = static_cast<uint32_t>(inst.target);
+  for_lanes(lanes, [&](int i) {
+    dst[i] = (high >> i & 1 ? yes & 0xffff0000 : 0) | (low >> i & 1 ? yes & 0xffff : 0);
+  });
+  return Step::kNext;
+}
+
+template <class T, class Read = AsIs>
 Step set_value(Warp& warp, const Inst& inst, Mask lanes) {
-  const Mask result = join(warp, inst, compare<T>(warp, inst, lanes));
+  const Mask result = join(warp, inst, compare<T, Read>(warp, inst, lanes));
   auto* dst = warp.row<uint32_t>(inst.dst);
   const uint32_t yes = static_cast<uint32_t>(inst.target);
   for_lanes(lanes, [&](int i) { dst[i] = result >> i & 1 ? yes : 0; });
@@ -209,6 +235,8 @@ void lower_setp(Lowering& lower) {
   Handler handler = handler_for<MakeSetPredicate>(type);
   if (type == Type::kF16) handler = set_predicate<uint32_t, Widen<F16>>;
   if (type == Type::kBF16) handler = set_predicate<uint32_t, Widen<BF16>>;
+  if (type == Type::kF16x2) handler = set_predicates_of_pair<F16>;
+  if (type == Type::kBF16x2) handler = set_predicates_of_pair<BF16>;
   if (handler == nullptr) lower.fail("there is no such comparison");
   const ptx::Operand& to = lower.operand(0);
   const bool both = to.kind == ptx::Operand::Kind::kPair;
@@ -226,12 +254,35 @@ void lower_setp(Lowering& lower) {
   inst.target = opposite;
 }
 
+// What a true comparison is as a value of this type.
+std::int32_t one_of(Type type) {
+  switch (type) {
+    case Type::kF32:
+      return 0x3f800000;
+    case Type::kF16:
+      return 0x3c00;
+    case Type::kBF16:
+      return 0x3f80;
+    case Type::kF16x2:
+      return 0x3c003c00;
+    case Type::kBF16x2:
+      return 0x3f803f80;
+    default:
+      return bytes_of(type) == 2 ? 0xffff : -1;
+  }
+}
+
 void lower_set(Lowering& lower) {
   const Parts parts = take_parts(lower);
   const Type to = lower.take_type();
   const Type type = lower.take_type();
-  const Handler handler = handler_for<MakeSetValue>(type);
-  if (handler == nullptr || bytes_of(to) != 4) lower.fail("there is no such comparison");
+  Handler handler = handler_for<MakeSetValue>(type);
+  if (type == Type::kF16) handler = set_value<uint32_t, Widen<F16>>;
+  if (type == Type::kBF16) handler = set_value<uint32_t, Widen<BF16>>;
+  const bool is_pair = type == Type::kF16x2 || type == Type::kBF16x2;
+  if (is_pair) handler = type == Type::kF16x2 ? set_pair<F16> : set_pair<BF16>;
+  const bool fits = bytes_of(to) == 4 || (bytes_of(to) == 2 && !is_pair);
+  if (handler == nullptr || !fits) lower.fail("there is no such comparison");
   const uint32_t dst = lower.destination_row(0, to);
   const uint32_t a = lower.source_row(1, type);
   const uint32_t b = lower.source_row(2, type);
@@ -241,7 +292,7 @@ void lower_set(Lowering& lower) {
   inst.b = b;
   inst.c = parts.joined;
   inst.imm = parts.variant;
-  inst.target = to == Type::kF32 ? 0x3f800000 : -1;
+  inst.target = one_of(to);
 }
 
 template <class Word>
@@ -252,6 +303,37 @@ Step select(Warp& warp, const Inst& inst, Mask lanes) {
   const Mask first = warp.predicate(inst.c) ^ (inst.imm ? kAllLanes : 0);
   for_lanes(lanes, [&](int i) { dst[i] = first >> i & 1 ? a[i] : b[i]; });
   return Step::kNext;
+}
+
+// By the sign of c: -0 and, flushed, what is close below it count as zero, a NaN as negative.
+template <class Word, class T>
+Step select_by_sign(Warp& warp, const Inst& inst, Mask lanes) {
+  auto* dst = warp.row<Word>(inst.dst);
+  const auto* a = warp.row<Word>(inst.a);
+  const auto* b = warp.row<Word>(inst.b);
+  const auto* c = warp.row<Cell<T>>(inst.c);
+  for_lanes(lanes, [&](int i) { dst[i] = AsIs::read<T>(c[i], inst.imm) >= 0 ? a[i] : b[i]; });
+  return Step::kNext;
+}
+
+void lower_slct(Lowering& lower) {
+  const bool flushes = lower.take("ftz");
+  const Type type = lower.take_type();
+  const Type by = lower.take_type();
+  if (by != Type::kS32 && by != Type::kF32) lower.fail("there is no such choice");
+  const uint32_t dst = lower.destination_row(0, type);
+  const uint32_t a = lower.source_row(1, type);
+  const uint32_t b = lower.source_row(2, type);
+  const uint32_t c = lower.source_row(3, by);
+  const bool wide = cell_bytes(type) == 8, is_float = by == Type::kF32;
+  Inst& inst = lower.emit(
+      wide ? (is_float ? select_by_sign<uint64_t, float> : select_by_sign<uint64_t, int32_t>)
+           : (is_float ? select_by_sign<uint32_t, float> : select_by_sign<uint32_t, int32_t>));
+  inst.dst = dst;
+  inst.a = a;
+  inst.b = b;
+  inst.c = c;
+  inst.imm = flushes;
 }
 
 void lower_selp(Lowering& lower) {
@@ -275,6 +357,7 @@ void add_compare(Lowerers& lowerers) {
   lowerers["setp"] = lower_setp;
   lowerers["set"] = lower_set;
   lowerers["selp"] = lower_selp;
+  lowerers["slct"] = lower_slct;
 }
 
 }  // namespace openweek::simulator

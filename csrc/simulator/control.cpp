@@ -1,4 +1,4 @@
-// Where lanes go: branches, calls of what the host provides, and the end.
+// Branches, and the ends that are none of a kernel's own.
 #include <bit>
 #include <cstdint>
 
@@ -36,11 +36,6 @@ Step jump_by_index(Warp& warp, const Inst& inst, Mask lanes) {
   return Step::kJump;
 }
 
-Step end(Warp& warp, const Inst&, Mask lanes) {
-  warp.exit(lanes);
-  return Step::kJump;
-}
-
 Step trap(Warp& warp, const Inst& inst, Mask) {
   (void)inst;
   throw HazardError("trap: the kernel stopped itself, " + warp.describe());
@@ -64,25 +59,6 @@ void lower_indexed_branch(Lowering& lower) {
   inst.list = targets;
 }
 
-// Of functions that the driver provides, assertions stop the kernel; what is printed is dropped.
-void lower_call(Lowering& lower) {
-  lower.take("uni");
-  for (int i = 0; i < lower.num_operands(); ++i) {
-    const ptx::Operand& operand = lower.operand(i);
-    if (operand.kind != ptx::Operand::Kind::kSymbol) continue;
-    if (operand.symbol == "vprintf") {
-      lower.emit(nothing);
-      return;
-    }
-    if (operand.symbol == "__assertfail") {
-      lower.emit(trap);
-      return;
-    }
-    lower.fail("the simulator cannot call " + operand.symbol + " yet (let the compiler inline it)");
-  }
-  lower.fail("the simulator cannot call through a register");
-}
-
 template <Handler kHandler>
 void lower_plain(Lowering& lower) {
   lower.emit(kHandler);
@@ -93,12 +69,6 @@ void lower_plain(Lowering& lower) {
 void add_control(Lowerers& lowerers) {
   lowerers["bra"] = lower_branch;
   lowerers["brx"] = lower_indexed_branch;
-  lowerers["call"] = lower_call;
-  lowerers["exit"] = lower_plain<end>;
-  lowerers["ret"] = [](Lowering& lower) {
-    lower.take("uni");
-    lower.emit(end);
-  };
   lowerers["trap"] = lower_plain<trap>;
   lowerers["brkpt"] = lower_plain<trap>;
   lowerers["pmevent"] = lower_plain<nothing>;

@@ -1,7 +1,9 @@
 // Instructions about clusters and resources, and those that only make a GPU faster.
 #include <cstdint>
+#include <cstring>
 #include <string>
 
+#include "access.h"
 #include "errors.h"
 #include "lanes.h"
 #include "lowering.h"
@@ -11,6 +13,8 @@ namespace openweek::simulator {
 namespace {
 
 using std::uint32_t, std::uint64_t;
+
+constexpr int kDiscarded = 128;  // bytes
 
 // The same offset in the memory of another CTA of the cluster.
 template <class Word>
@@ -122,9 +126,47 @@ Step release_grid(Warp& warp, const Inst&, Mask) {
   return Step::kNext;
 }
 
+// What is discarded may be anything until it is written again: what nobody should use.
+Step discard(Warp& warp, const Inst& inst, Mask lanes) {
+  const auto* address = warp.row<uint64_t>(inst.a);
+  for_lanes(lanes, [&](int lane) {
+    const uint64_t at = address[lane] + static_cast<uint64_t>(inst.imm);
+    std::memset(locate(warp, lane, Window::kGeneric, at, kDiscarded, kDiscarded, Touch::kWrite),
+                kPoison, kDiscarded);
+  });
+  return Step::kNext;
+}
+
+void lower_discard(Lowering& lower) {
+  lower.take("global");
+  if (!lower.take("L2")) lower.fail(".L2 is missing");
+  const ptx::Operand& address = lower.operand(0);
+  const ptx::Operand& size = lower.operand(1);
+  if (address.kind != ptx::Operand::Kind::kAddress) lower.fail("an address is expected");
+  if (size.kind != ptx::Operand::Kind::kInteger || size.bits != kDiscarded) {
+    lower.fail("the size must be 128");
+  }
+  const uint32_t row = lower.narrowed(address.parts[0], Type::kB64);
+  Inst& inst = lower.emit(discard);
+  inst.a = row;
+  inst.imm = address.bits;
+}
+
+Step nothing(Warp&, const Inst&, Mask) { return Step::kNext; }
+
 }  // namespace
 
 void add_hints(Lowerers& lowerers) {
+  lowerers["discard"] = lower_discard;
+  lowerers["applypriority"] = [](Lowering& lower) {
+    lower.take("global");
+    if (!lower.take("L2::evict_normal")) lower.fail(".L2::evict_normal is missing");
+    lower.emit(nothing);
+  };
+  lowerers["prefetchu"] = [](Lowering& lower) {
+    if (!lower.take("L1")) lower.fail(".L1 is missing");
+    lower.emit(nothing);
+  };
   lowerers["mapa"] = lower_mapa;
   lowerers["createpolicy"] = lower_policy;
   lowerers["setmaxnreg"] = lower_registers;

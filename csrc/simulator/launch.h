@@ -31,6 +31,7 @@ struct LaunchConfig {
   int device = 0;
   int registers_per_thread = 0;  // that a warp starts with; 0: as many as fit
   bool programmatic = false;     // may start before the launch before it has ended
+  std::uint64_t number = 0;      // of this launch on its machine, from 1
 };
 
 struct alignas(64) ArgumentBlock {

@@ -294,11 +294,11 @@ Place take_place(Lowering& lower, const ptx::Operand& operand, Window window) {
   const Lowering::Row row = lower.source(operand.parts[0], Type::kB64);
   place.row = row.offset;
   place.wide = row.width == 8;
-  // A parameter of a call lies with the caller's local variables.
-  if (window == Window::kParameter && operand.parts[0].kind == ptx::Operand::Kind::kSymbol &&
-      lower.is_local(operand.parts[0].symbol)) {
-    place.window = Window::kLocal;
-  }
+  // A parameter of a call lies with the caller's local variables, a function's own with its own.
+  const bool is_local = operand.parts[0].kind == ptx::Operand::Kind::kSymbol
+                            ? lower.is_local(operand.parts[0].symbol)
+                            : !lower.in_kernel();
+  if (window == Window::kParameter && is_local) place.window = Window::kLocal;
   return place;
 }
 

@@ -8,6 +8,7 @@
 #include "bulk_step.h"
 #include "errors.h"
 #include "memory.h"
+#include "special_registers.h"
 #include "warp.h"
 #include "warpgroup.h"
 
@@ -21,6 +22,15 @@ const Lowerers& lowerers() {
     add_bits(made);
     add_moves(made);
     add_compare(made);
+    add_integer_arithmetic(made);
+    add_dot_products(made);
+    add_extremes(made);
+    add_signs(made);
+    add_masks(made);
+    add_address_kinds(made);
+    add_approximations(made);
+    add_calls(made);
+    add_stack(made);
     add_control(made);
     add_memory(made);
     add_lanes(made);
@@ -36,6 +46,14 @@ const Lowerers& lowerers() {
   }();
   return all;
 }
+
+std::string full_name(const ptx::Statement& statement) {
+  std::string name = statement.opcode;
+  for (const std::string& modifier : statement.modifiers) name += "." + modifier;
+  return name;
+}
+
+}  // namespace
 
 std::int64_t align_up(std::int64_t value, std::int64_t align) {
   return align <= 1 ? value : (value + align - 1) / align * align;
@@ -55,6 +73,8 @@ int align_of(const ptx::Variable& variable) {
   return std::max(variable.align, bytes_of(type_of(variable.type)));
 }
 
+namespace {
+
 bool names(const ptx::Operand& operand, const std::string& symbol) {
   return operand.symbol == symbol ||
          std::any_of(operand.parts.begin(), operand.parts.end(),
@@ -69,12 +89,6 @@ bool uses(const ptx::Function& function, const std::string& symbol) {
       });
 }
 
-std::string full_name(const ptx::Statement& statement) {
-  std::string name = statement.opcode;
-  for (const std::string& modifier : statement.modifiers) name += "." + modifier;
-  return name;
-}
-
 }  // namespace
 
 Program::Program() = default;
@@ -82,10 +96,19 @@ Program::~Program() = default;
 Program::Program(Program&&) noexcept = default;
 Program& Program::operator=(Program&&) noexcept = default;
 
+std::vector<std::string> opcodes() {
+  std::vector<std::string> names;
+  for (const auto& [name, lowerer] : lowerers()) names.emplace_back(name);
+  return names;
+}
+
 ModuleMemory::ModuleMemory(const ptx::Module& module) {
+  for (const ptx::Function& function : module.functions) {
+    functions_.try_emplace(function.name, kFunctionWindow + functions_.size());
+  }
   for (const ptx::Variable& variable : module.variables) {
     if (variable.space == ptx::Space::kShared) continue;
-    Block block{variable.name, {}, bytes_of(variable)};
+    Block block{variable.name, variable.space, {}, bytes_of(variable)};
     block.words.resize(std::max<std::int64_t>(1, align_up(block.num_bytes, 16) / 8 + 2));
     std::memcpy(block.words.data(), variable.initial.data(),
                 std::min<std::size_t>(variable.initial.size(), block.num_bytes));
@@ -108,7 +131,8 @@ std::uint64_t ModuleMemory::address(const std::string& name) const {
       return align_up(reinterpret_cast<std::int64_t>(block.words.data()), 8);
     }
   }
-  return 0;
+  const auto function = functions_.find(name);
+  return function == functions_.end() ? 0 : function->second;
 }
 
 Lowering::Lowering(const ptx::Module& module, const ModuleMemory& memory)
@@ -119,8 +143,6 @@ Program Lowering::kernel(const std::string& name) {
     if (!function.is_entry || function.name != name) continue;
     program_ = Program();
     program_.name = name;
-    constants_.clear();
-    late_.clear();
     const auto limit = [&function](const char* directive) {
       const auto found = function.limits.find(directive);
       return found == function.limits.end() ? std::vector<int>{} : found->second;
@@ -128,9 +150,22 @@ Program Lowering::kernel(const std::string& name) {
     program_.max_threads = limit("maxntid");
     program_.required_threads = limit("reqntid");
     program_.required_cluster = limit("reqnctapercluster");
-    touches_.clear();
+    for (const ModuleMemory::Block& block : memory_.blocks()) {
+      if (block.space != ptx::Space::kConst) continue;
+      const std::uint64_t begin = memory_.address(block.name);
+      program_.constants.emplace_back(begin, begin + block.num_bytes);
+    }
+    for (const ptx::Variable& variable : module_.variables) {
+      if (variable.space == ptx::Space::kShared && is_used(variable, function)) {
+        lay_out_shared(variable);
+      }
+    }
+    module_variables_ = variables_;
     lower(function);
+    lower_callees();
     number_matrix_registers();
+    program_.shared_bytes = align_up(program_.shared_bytes, program_.shared_align);
+    lay_out_stack();
     return std::move(program_);
   }
   std::string known;
@@ -143,14 +178,20 @@ Program Lowering::kernel(const std::string& name) {
 
 void Lowering::lower(const ptx::Function& function) {
   function_ = &function;
-  variables_.clear();
-  lay_out_parameters(function);
-  lay_out_variables(function);
+  variables_ = module_variables_;
+  for (const ptx::Variable& variable : function.variables) {
+    if (variable.space == ptx::Space::kShared) {
+      lay_out_shared(variable);
+    } else {
+      lay_out_local(variable);  // the parameters of calls too
+    }
+  }
   registers_.clear();
   for (const ptx::Register& reg : function.registers) {
     const Type type = type_of(reg.type);
     registers_.push_back(allocate(type == Type::kPred ? 4 : kLanes * cell_bytes(type)));
   }
+  enter(function);
   starts_.clear();
   branches_.clear();
   tables_.clear();
@@ -158,8 +199,9 @@ void Lowering::lower(const ptx::Function& function) {
     starts_.push_back(static_cast<std::int32_t>(program_.code.size()));
     lower_statement(statement);
   }
-  // Behind the last statement, where labels may point, the lanes end.
+  // Behind the last statement, where labels may point, the function ends.
   starts_.push_back(static_cast<std::int32_t>(program_.code.size()));
+  emit_return();
   for (const auto& [inst, statement] : branches_) program_.code[inst].target = starts_[statement];
   for (const auto& [list, statements] : tables_) {
     for (const int statement : statements) program_.lists[list].push_back(starts_[statement]);
@@ -262,46 +304,41 @@ void Lowering::lay_out_parameters(const ptx::Function& function) {
   for (const ptx::Variable& variable : function.parameters) {
     const int align = align_of(variable);
     program_.parameter_bytes = align_up(program_.parameter_bytes, align);
-    variables_[variable.name] = {ptx::Space::kParam, program_.parameter_bytes};
+    variables_[variable.name] = {ptx::Space::kParam, program_.parameter_bytes, &variable};
     program_.parameters.push_back(
         {variable.name, program_.parameter_bytes, bytes_of(variable), align});
     program_.parameter_bytes += bytes_of(variable);
   }
 }
 
-void Lowering::lay_out_variables(const ptx::Function& function) {
-  const auto lay_out_shared = [this](const ptx::Variable& variable) {
-    if (variable.is_extern) {
-      variables_[variable.name] = {ptx::Space::kShared, -1};
-      program_.shared_align = std::max(program_.shared_align, align_of(variable));
-      return;
-    }
-    const std::int64_t offset = align_up(program_.shared_bytes, align_of(variable));
-    variables_[variable.name] = {ptx::Space::kShared, offset};
-    program_.shared_bytes = offset + bytes_of(variable);
-    program_.shared_align = std::max(program_.shared_align, align_of(variable));
-  };
-  // A kernel has those of the module's shared variables that it uses, or a function that it calls.
-  const auto is_used = [&](const ptx::Variable& variable) {
-    return std::any_of(
-        module_.functions.begin(), module_.functions.end(), [&](const ptx::Function& other) {
-          return (&other == &function || !other.is_entry) && uses(other, variable.name);
-        });
-  };
-  for (const ptx::Variable& variable : module_.variables) {
-    if (variable.space == ptx::Space::kShared && is_used(variable)) lay_out_shared(variable);
+// A kernel has those of the module's variables that it uses, or a function that it calls.
+bool Lowering::is_used(const ptx::Variable& variable, const ptx::Function& kernel) const {
+  return std::any_of(
+      module_.functions.begin(), module_.functions.end(), [&](const ptx::Function& other) {
+        return (&other == &kernel || !other.is_entry) && uses(other, variable.name);
+      });
+}
+
+void Lowering::lay_out_shared(const ptx::Variable& variable) {
+  program_.shared_align = std::max(program_.shared_align, align_of(variable));
+  if (variable.is_extern) {
+    variables_[variable.name] = {ptx::Space::kShared, -1, &variable};
+    return;
   }
-  for (const ptx::Variable& variable : function.variables) {
-    if (variable.space == ptx::Space::kShared) {
-      lay_out_shared(variable);
-      continue;
-    }
-    // Parameters of calls are the caller's, and lie with its local variables.
-    const std::int64_t offset = align_up(program_.local_bytes, align_of(variable));
-    variables_[variable.name] = {ptx::Space::kLocal, offset};
-    program_.local_bytes = align_up(offset + bytes_of(variable), 8);
-  }
-  program_.shared_bytes = align_up(program_.shared_bytes, program_.shared_align);
+  const std::int64_t offset = align_up(program_.shared_bytes, align_of(variable));
+  variables_[variable.name] = {ptx::Space::kShared, offset, &variable};
+  program_.shared_bytes = offset + bytes_of(variable);
+}
+
+void Lowering::lay_out_local(const ptx::Variable& variable) {
+  const std::int64_t offset = reserve_local(bytes_of(variable), align_of(variable));
+  variables_[variable.name] = {ptx::Space::kLocal, offset, &variable};
+}
+
+std::int64_t Lowering::reserve_local(std::int64_t num_bytes, int align) {
+  const std::int64_t offset = align_up(program_.local_bytes, align);
+  program_.local_bytes = align_up(offset + num_bytes, 8);
+  return offset;
 }
 
 const ptx::Operand& Lowering::operand(int i) const {
@@ -362,8 +399,15 @@ Lowering::Row Lowering::source(const ptx::Operand& operand, Type type) {
       std::memcpy(&bits, &narrow, 4);
       return {constant(bits, width), width};
     }
-    case Kind::kSpecial:
-      return {late(LateRow::Kind::kSpecial, width, operand.symbol, 0), width};
+    case Kind::kSpecial: {
+      const Handler reader = clock_reader(operand.symbol, width);
+      if (reader == nullptr) {
+        return {late(LateRow::Kind::kSpecial, width, operand.symbol, 0), width};
+      }
+      const std::uint32_t row = scratch(width);
+      emit(reader).dst = row;
+      return {row, width};
+    }
     case Kind::kSymbol:
       return {address_row(operand.symbol, width), width};
     default:
@@ -412,6 +456,9 @@ std::uint32_t Lowering::predicate(const ptx::Operand& operand, bool* negated) {
   if (operand.kind == ptx::Operand::Kind::kInteger) {
     const std::uint64_t key = operand.bits ? kAllLanes : 0;
     return constant(key, 4);  // the first cell of the row is the mask
+  }
+  if (operand.kind == ptx::Operand::Kind::kSpecial) {
+    return late(LateRow::Kind::kSpecial, 4, operand.symbol, 0);
   }
   if (operand.kind != ptx::Operand::Kind::kRegister ||
       type_of(function_->registers[operand.reg].type) != Type::kPred) {
@@ -468,7 +515,7 @@ std::int64_t Lowering::bulk_step(BulkStep step) {
 
 bool Lowering::is_local(const std::string& variable) const {
   const auto found = variables_.find(variable);
-  return found != variables_.end() && found->second.first == ptx::Space::kLocal;
+  return found != variables_.end() && found->second.space == ptx::Space::kLocal;
 }
 
 Inst& Lowering::emit(Handler handler) {
@@ -502,7 +549,7 @@ std::uint32_t Lowering::address_row(const std::string& symbol, int width) {
     if (address == 0) fail("there is no variable " + symbol);
     return constant(address, width);
   }
-  const auto& [space, offset] = found->second;
+  const auto& [space, offset, variable] = found->second;
   if (space == ptx::Space::kLocal || space == ptx::Space::kParam) {
     return constant(static_cast<std::uint64_t>(offset), width);
   }
@@ -512,7 +559,9 @@ std::uint32_t Lowering::address_row(const std::string& symbol, int width) {
 
 std::uint32_t Lowering::late(LateRow::Kind kind, int width, const std::string& name,
                              std::int64_t value) {
-  const auto [place, is_new] = late_.try_emplace(name + "/" + std::to_string(width), 0);
+  // Functions may have variables of one name.
+  const std::string key = name + "/" + std::to_string(width) + "/" + std::to_string(value);
+  const auto [place, is_new] = late_.try_emplace(key, 0);
   if (is_new) {
     place->second = allocate(kLanes * width);
     program_.late_rows.push_back({kind, place->second, width, name, value});

@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,15 +17,23 @@
 
 namespace openweek::simulator {
 
+std::int64_t align_up(std::int64_t value, std::int64_t align);
+
+// Throws UnsupportedError if there is none.
+Type type_of(const std::string& name);
+std::int64_t bytes_of(const ptx::Variable& variable);
+int align_of(const ptx::Variable& variable);
+
 // Where the variables of a module lie: .global and .const ones in host memory.
 class ModuleMemory {
  public:
   explicit ModuleMemory(const ptx::Module& module);
 
-  // The address of a variable; 0 if there is none of that name.
+  // The address of a variable or a function; 0 if there is none of that name.
   std::uint64_t address(const std::string& name) const;
   struct Block {
     std::string name;
+    ptx::Space space;
     std::vector<std::uint64_t> words;  // so that it is aligned
     std::int64_t num_bytes = 0;
   };
@@ -32,6 +41,7 @@ class ModuleMemory {
 
  private:
   std::vector<Block> blocks_;
+  std::map<std::string, std::uint64_t> functions_;
 };
 
 // Lowers the statements of one kernel and of the functions that it calls, one at a time. A lowerer
@@ -80,6 +90,33 @@ class Lowering {
   // Whether a variable is each thread's own.
   bool is_local(const std::string& variable) const;
 
+  // Whether the statement is a kernel's own and not one of a function's.
+  bool in_kernel() const { return function_->is_entry; }
+
+  // Calls. Arguments and results are handed over in one part of the thread's local memory, in the
+  // order and with the alignments of the callee.
+  struct Formals {
+    std::vector<Transfer::Place> places;
+    std::vector<std::int64_t> sizes;
+
+    bool operator==(const Formals& other) const;
+  };
+  Formals formals(const std::vector<ptx::Variable>& variables);
+  const ptx::Function* function_named(const std::string& name) const;
+  // Where an argument or a result of a call lies, and as which variable one would declare it.
+  Transfer::Place actual(const ptx::Operand& operand, std::int64_t num_bytes, bool is_result);
+  ptx::Variable shape_of(const ptx::Operand& operand) const;
+  void emit_transfers(const std::vector<Transfer>& transfers);
+  // A branch into a function, which is lowered if it was not.
+  void call(Inst& inst, const ptx::Function& function);
+  // The numbers, in Program::callees, of all that a call by address may mean.
+  std::uint32_t callee_list(const Formals& arguments, const Formals& results);
+  void emit_return();
+
+  // The row of the carry flag, and of the end of the thread's stack.
+  std::uint32_t carry();
+  std::uint32_t stack_pointer();
+
   Inst& emit(Handler handler);
 
   // The kernel has what may order its clusters among themselves.
@@ -92,17 +129,32 @@ class Lowering {
   [[noreturn]] void fail(const std::string& what) const;
 
  private:
-  struct Frame;  // the registers and variables of one function
-
   void lower(const ptx::Function& function);
+  void enter(const ptx::Function& function);
+  void lower_callees();
+  void check_recursion() const;
+  int callee(const ptx::Function& function);
+  std::int64_t exchange();
+  void save_stack(const ptx::Function& function);
+  void restore_stack();
+  void lay_out_stack();
   void lower_statement(const ptx::Statement& statement);
   std::string place(int location) const;
   void number_matrix_registers();
   void lay_out_parameters(const ptx::Function& function);
-  void lay_out_variables(const ptx::Function& function);
+  bool is_used(const ptx::Variable& variable, const ptx::Function& kernel) const;
+  void lay_out_shared(const ptx::Variable& variable);
+  void lay_out_local(const ptx::Variable& variable);
+  std::int64_t reserve_local(std::int64_t num_bytes, int align);
   std::uint32_t address_row(const std::string& symbol, int width);
   std::uint32_t late(LateRow::Kind kind, int width, const std::string& name, std::int64_t value);
   std::uint32_t allocate(int num_bytes);
+
+  struct Placed {
+    ptx::Space space;  // kLocal or kParam are offsets in the thread's local memory and parameters
+    std::int64_t offset = 0;
+    const ptx::Variable* variable = nullptr;
+  };
 
   const ptx::Module& module_;
   const ModuleMemory& memory_;
@@ -113,13 +165,26 @@ class Lowering {
   std::map<std::size_t, std::vector<std::pair<std::uint32_t, bool>>> touches_;  // by instruction
   std::vector<std::string> left_;  // modifiers of the statement that nobody has taken
   std::vector<std::uint32_t> registers_;
-  std::map<std::string, std::pair<ptx::Space, std::int64_t>> variables_;
+  std::map<std::string, Placed> module_variables_;  // shared ones
+  std::map<std::string, Placed> variables_;         // that the function knows
   std::map<std::pair<std::uint64_t, int>, std::uint32_t> constants_;
   std::map<std::string, std::uint32_t> late_;
   std::vector<std::int32_t> starts_;  // of the function's statements, in the program's code
   std::vector<std::pair<std::size_t, int>> branches_;  // (instruction, statement) to be set
   std::vector<std::pair<std::size_t, std::vector<int>>> tables_;
+  int current_ = -1;                                // the callee that is lowered, -1 for the kernel
+  std::vector<const ptx::Function*> callees_;       // as in the program
+  std::vector<std::pair<std::size_t, int>> calls_;  // (instruction, callee) to be set
+  std::map<int, std::set<int>> calls_of_;           // callees that are called by name
+  std::int64_t exchange_ = -1;     // where arguments and results of calls are handed over
+  std::vector<Transfer> results_;  // to hand over at the function's end
+  std::uint32_t carry_ = kNoRow;
+  std::uint32_t stack_pointer_ = kNoRow;
+  std::uint32_t saved_stack_ = kNoRow;  // the pointer at the function's begin
 };
+
+// The opcodes that can be lowered, sorted.
+std::vector<std::string> opcodes();
 
 using Lowerer = void (*)(Lowering&);
 using Lowerers = std::map<std::string_view, Lowerer>;
@@ -129,6 +194,15 @@ void add_arithmetic(Lowerers& lowerers);
 void add_bits(Lowerers& lowerers);
 void add_moves(Lowerers& lowerers);
 void add_compare(Lowerers& lowerers);
+void add_integer_arithmetic(Lowerers& lowerers);
+void add_dot_products(Lowerers& lowerers);
+void add_extremes(Lowerers& lowerers);
+void add_signs(Lowerers& lowerers);
+void add_masks(Lowerers& lowerers);
+void add_address_kinds(Lowerers& lowerers);
+void add_approximations(Lowerers& lowerers);
+void add_calls(Lowerers& lowerers);
+void add_stack(Lowerers& lowerers);
 void add_control(Lowerers& lowerers);
 void add_memory(Lowerers& lowerers);
 void add_lanes(Lowerers& lowerers);

@@ -23,7 +23,8 @@ class Apart {
  public:
   Apart(Launch& launch, const MachineConfig& config) : launch_(launch), config_(config) {}
 
-  RunReport run(int num_threads, const std::function<void()>& poll) {
+  RunReport run(int num_threads, const std::function<void()>& poll,
+                const std::function<void(const std::string&)>& print) {
     const std::int64_t num_workers = std::min<std::int64_t>(num_threads, launch_.num_clusters());
     std::vector<std::thread> workers;
     num_working_ = static_cast<int>(num_workers);
@@ -45,6 +46,10 @@ class Apart {
       }
     }
     for (std::thread& worker : workers) worker.join();
+    // As one cluster after the other would have: what comes behind one that failed did not happen.
+    for (const auto& [number, text] : printed_) {
+      if (interrupted || number <= failed_) print(text);
+    }
     if (interrupted) std::rethrow_exception(interrupted);
     if (error_) std::rethrow_exception(error_);
     return report_;
@@ -59,6 +64,7 @@ class Apart {
         MachineConfig config = config_;
         config.seed = seed_of(number);
         World world({Share(launch_, number, number + 1)}, config, true);
+        const Printed printed(*this, number, world);
         const RunReport report = world.run([this, number] {
           if (number > failed_) throw Stopped();
         });
@@ -76,6 +82,25 @@ class Apart {
     --num_working_;
     idle_.notify_one();
   }
+
+  // Keeps what a world has printed, however it ends.
+  class Printed {
+   public:
+    Printed(Apart& run, std::int64_t number, World& world)
+        : run_(run), number_(number), world_(world) {}
+    ~Printed() {
+      if (world_.printed().empty()) return;
+      const std::lock_guard lock(run_.mutex_);
+      run_.printed_[number_] = std::move(world_.printed());
+    }
+    Printed(const Printed&) = delete;
+    Printed& operator=(const Printed&) = delete;
+
+   private:
+    Apart& run_;
+    std::int64_t number_;
+    World& world_;
+  };
 
   // Neighbouring numbers must not give similar runs.
   std::uint64_t seed_of(std::int64_t number) const {
@@ -113,6 +138,7 @@ class Apart {
   std::int64_t num_merged_ = 0;
   MergedHistory merged_;
   RunReport report_;
+  std::map<std::int64_t, std::string> printed_;
   std::exception_ptr error_;
 };
 
@@ -129,14 +155,24 @@ std::uint64_t Machine::multicast(std::uint64_t num_bytes, std::vector<std::uint6
   return begin;
 }
 
-RunReport Machine::run(int num_threads, const std::function<void()>& poll) {
+RunReport Machine::run(int num_threads, const std::function<void()>& poll,
+                       const std::function<void(const std::string&)>& print) {
   std::deque<Launch> launches = std::exchange(launches_, {});
   if (launches.size() == 1 && !launches.front().program->communicates) {
-    return Apart(launches.front(), config_).run(num_threads, poll);
+    return Apart(launches.front(), config_).run(num_threads, poll, print);
   }
   std::vector<Share> shares;
   for (Launch& launch : launches) shares.emplace_back(launch, 0, launch.num_clusters());
-  return World(std::move(shares), config_, false).run(poll);
+  World world(std::move(shares), config_, false);
+  RunReport report;
+  try {
+    report = world.run(poll);
+  } catch (...) {
+    print(world.printed());
+    throw;
+  }
+  print(world.printed());
+  return report;
 }
 
 }  // namespace openweek::simulator

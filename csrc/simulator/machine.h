@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <string>
 
 #include "world.h"
 
@@ -18,16 +19,21 @@ class Machine {
   // Returns its beginning.
   std::uint64_t multicast(std::uint64_t num_bytes, std::vector<std::uint64_t> replicas);
 
-  void launch(Launch launch) { launches_.push_back(std::move(launch)); }
+  void launch(Launch launch) {
+    launch.config.number = ++num_launches_;
+    launches_.push_back(std::move(launch));
+  }
 
   // Runs all that is launched to the end, with up to so many host threads where clusters cannot
   // see one another. `poll` is called now and then, and may throw to stop the run. Whatever ends
-  // it, the machine is empty after it.
-  RunReport run(int num_threads, const std::function<void()>& poll);
+  // it, `print` gets what kernels have printed, and the machine is empty after it.
+  RunReport run(int num_threads, const std::function<void()>& poll,
+                const std::function<void(const std::string&)>& print);
 
  private:
   MachineConfig config_;
   std::deque<Launch> launches_;
+  std::uint64_t num_launches_ = 0;
 };
 
 }  // namespace openweek::simulator

@@ -28,6 +28,9 @@ struct Multicast {
   std::vector<std::uint64_t> replicas;  // where each device's memory begins
 };
 
+// Functions have addresses too, though nobody can read what is there: their number in the module.
+inline constexpr std::uint64_t kFunctionWindow = std::uint64_t{1} << 59;
+
 // A shared address is the rank of a CTA in its cluster, and an offset in that CTA's memory.
 inline constexpr int kRankShift = 24;
 inline constexpr std::uint32_t kOffsetMask = (1u << kRankShift) - 1;

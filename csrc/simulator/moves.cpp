@@ -7,9 +7,11 @@
 #include "lanes.h"
 #include "lowering.h"
 #include "memory.h"
-#include "world.h"
 
 namespace openweek::simulator {
+
+void lower_pack(Lowering& lower);  // packing.cpp
+
 namespace {
 
 using std::uint32_t, std::uint64_t;
@@ -100,39 +102,11 @@ Type part_type(Lowering& lower, Type whole, std::size_t num_parts) {
   }
 }
 
-// Time, in cycles as in nanoseconds, is the number of instructions that warps have run. imm: bits
-// of it that are left out.
-Step read_clock(Warp& warp, const Inst& inst, Mask lanes) {
-  const std::uint64_t now = warp.cta().cluster().world().report().num_instructions >> inst.imm;
-  for_lanes(lanes, [&](int i) {
-    if (inst.target) {
-      warp.row<uint64_t>(inst.dst)[i] = now;
-    } else {
-      warp.row<uint32_t>(inst.dst)[i] = static_cast<uint32_t>(now);
-    }
-  });
-  return Step::kNext;
-}
-
-bool is_clock(const ptx::Operand& operand) {
-  return operand.kind == ptx::Operand::Kind::kSpecial &&
-         (operand.symbol.starts_with("%clock") || operand.symbol.starts_with("%globaltimer"));
-}
-
-void lower_clock(Lowering& lower, Type type, const std::string& name) {
-  const uint32_t dst = lower.destination_row(0, type);
-  Inst& inst = lower.emit(read_clock);
-  inst.dst = dst;
-  inst.target = bytes_of(type) == 8;
-  inst.imm = name.ends_with("_hi") ? 32 : 0;
-}
-
 void lower_move(Lowering& lower) {
   using Kind = ptx::Operand::Kind;
   const Type type = lower.take_type();
   const ptx::Operand& to = lower.operand(0);
   const ptx::Operand& from = lower.operand(1);
-  if (is_clock(from)) return lower_clock(lower, type, from.symbol);
   if (type == Type::kPred) {
     bool negated = false;
     const uint32_t dst = lower.predicate_destination(to);
@@ -318,6 +292,7 @@ Conversion take_conversion(Lowering& lower) {
 }
 
 void lower_convert(Lowering& lower) {
+  if (lower.take("pack")) return lower_pack(lower);
   const Conversion how = take_conversion(lower);
   const Type to = lower.take_type();
   const Type from = lower.take_type();

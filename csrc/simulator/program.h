@@ -140,6 +140,25 @@ struct MemoryStep {
   bool sums_wide = false;  // 16-bit floats in f32
 };
 
+// Bytes that go from a register or the thread's local memory to the other or the same.
+struct Transfer {
+  struct Place {
+    std::uint32_t row = kNoRow;  // of a register; else in local memory
+    int width = 4;               // bytes of its cells
+    std::int64_t offset = 0;
+  };
+  Place from, to;
+  std::int64_t num_bytes = 0;
+};
+
+// A function of the module, in the code of a kernel that calls it.
+struct Callee {
+  std::string name;
+  std::uint64_t address = 0;
+  std::int32_t begin = 0;  // in Program::code
+  std::int32_t end = 0;
+};
+
 // A register that some wgmma uses, and whether an instruction writes it.
 struct Watched {
   std::uint32_t number = 0;  // among the registers that wgmmas use
@@ -165,6 +184,9 @@ struct Program {
   std::vector<MemoryStep> memory_steps;
   std::deque<WgmmaStep> wgmma_steps;
   std::deque<BulkStep> bulk_steps;
+  std::vector<std::vector<Transfer>> transfers;
+  std::vector<Callee> callees;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> constants;  // addresses of .const variables
   std::vector<SourceLine> sources;
   std::vector<std::vector<Watched>> watches;
   std::uint32_t num_matrix_registers = 0;  // that wgmmas use

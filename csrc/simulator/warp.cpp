@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 
 #include "errors.h"
+#include "special_registers.h"
 #include "world.h"
 
 namespace openweek::simulator {
@@ -125,6 +125,23 @@ void Warp::run(int budget, std::uint64_t& num_instructions) {
   if (live_ == 0) cta_.warp_finished(*this);
 }
 
+namespace {
+
+// Whether one group stands before another in the program, functions being where they are called.
+bool behind(const Group& one, const Group& other) {
+  const auto place = [](const Group& group, std::size_t depth) {
+    return depth < group.returns.size() ? group.returns[depth] : group.pc;
+  };
+  const std::size_t depth_of_one = one.returns.size(), depth_of_other = other.returns.size();
+  for (std::size_t depth = 0; depth <= std::min(depth_of_one, depth_of_other); ++depth) {
+    const std::int32_t here = place(one, depth), there = place(other, depth);
+    if (here != there) return here < there;
+  }
+  return depth_of_one > depth_of_other;  // has yet to come back to where the other is
+}
+
+}  // namespace
+
 // Chooses a group that does not wait.
 bool Warp::pick() {
   bool found = false;
@@ -132,7 +149,7 @@ bool Warp::pick() {
     if (groups_[i].obstacle.blocks()) continue;
     const Group& best = groups_[current_];
     const bool sooner =
-        oldest_first_ ? groups_[i].chosen_at < best.chosen_at : groups_[i].pc < best.pc;
+        oldest_first_ ? groups_[i].chosen_at < best.chosen_at : behind(groups_[i], best);
     if (!found || sooner) current_ = i;
     found = true;
   }
@@ -170,18 +187,35 @@ bool Warp::gathered(const Inst& inst) {
   return true;
 }
 
-void Warp::branch(Mask taken, std::int32_t target) {
+// Lanes of the group go elsewhere, as `change` says, and the others to the next instruction.
+template <class Change>
+void Warp::depart(Mask lanes, Change change) {
   Group& from = group();
-  if (taken == from.mask) {
-    from.pc = target;
-    return;
-  }
+  if (lanes == from.mask) return change(from);
   Group other = from;
-  other.mask = taken;
-  other.pc = target;
-  from.mask &= ~taken;
+  other.mask = lanes;
+  change(other);
+  from.mask &= ~lanes;
   ++from.pc;
   add_group(std::move(other));
+}
+
+void Warp::branch(Mask taken, std::int32_t target) {
+  depart(taken, [target](Group& group) { group.pc = target; });
+}
+
+void Warp::call(Mask lanes, std::int32_t target) {
+  depart(lanes, [target](Group& group) {
+    group.returns.push_back(group.pc + 1);
+    group.pc = target;
+  });
+}
+
+void Warp::give_back(Mask lanes) {
+  depart(lanes, [](Group& group) {
+    group.pc = group.returns.back();
+    group.returns.pop_back();
+  });
 }
 
 void Warp::exit(Mask lanes) {
@@ -245,64 +279,13 @@ std::string Warp::describe(const Obstacle& obstacle) const {
   return "";
 }
 
-namespace {
-
-// The value of a special register in a lane; throws for those that the machine does not have.
-std::uint64_t special(const std::string& name, Cta& cta, int warp, int lane) {
-  const LaunchConfig& config = cta.launch().config;
-  const int thread = warp * kLanes + lane;
-  const auto& block = config.block;
-  const Dim3 tid = {thread % block[0], thread / block[0] % block[1], thread / block[0] / block[1]};
-  Dim3 in_cluster, clusters, cluster_index;
-  for (int axis = 0; axis < 3; ++axis) {
-    in_cluster[axis] = cta.index()[axis] % config.cluster[axis];
-    clusters[axis] = config.grid[axis] / config.cluster[axis];
-    cluster_index[axis] = cta.index()[axis] / config.cluster[axis];
-  }
-  const std::pair<const char*, const Dim3*> triples[] = {
-      {"%tid.", &tid},
-      {"%ntid.", &block},
-      {"%ctaid.", &cta.index()},
-      {"%nctaid.", &config.grid},
-      {"%clusterid.", &cluster_index},
-      {"%nclusterid.", &clusters},
-      {"%cluster_ctaid.", &in_cluster},
-      {"%cluster_nctaid.", &config.cluster},
-  };
-  for (const auto& [prefix, values] : triples) {
-    if (name.size() == std::strlen(prefix) + 1 && name.starts_with(prefix)) {
-      const int axis = name.back() - 'x';
-      if (axis >= 0 && axis < 3) return static_cast<std::uint64_t>((*values)[axis]);
-    }
-  }
-  const Mask below = (Mask{1} << lane) - 1;
-  if (name == "%laneid") return lane;
-  if (name == "%warpid") return warp;
-  if (name == "%nwarpid") return cta.warps().size();
-  if (name == "%smid") return cta.rank();
-  if (name == "%cluster_ctarank") return cta.rank();
-  if (name == "%cluster_nctarank") {
-    return static_cast<std::uint64_t>(config.cluster[0]) * config.cluster[1] * config.cluster[2];
-  }
-  if (name == "%lanemask_eq") return Mask{1} << lane;
-  if (name == "%lanemask_lt") return below;
-  if (name == "%lanemask_le") return below | Mask{1} << lane;
-  if (name == "%lanemask_gt") return ~(below | Mask{1} << lane);
-  if (name == "%lanemask_ge") return ~below;
-  if (name == "%dynamic_smem_size") return config.dynamic_shared_bytes;
-  if (name == "WARP_SZ") return kLanes;
-  throw UnsupportedError("special register " + name + " is not there");
-}
-
-}  // namespace
-
 void Warp::fill_late_rows() {
   for (const LateRow& late : program_.late_rows) {
     for (int lane = 0; lane < kLanes; ++lane) {
       std::uint64_t value = 0;
       switch (late.kind) {
         case LateRow::Kind::kSpecial:
-          value = special(late.name, cta_, index_, lane);
+          value = special_register(late.name, cta_, index_, lane);
           break;
         case LateRow::Kind::kShared:
           value = (static_cast<std::uint64_t>(cta_.rank()) << kRankShift) + late.value;

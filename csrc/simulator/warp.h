@@ -58,8 +58,9 @@ struct Group {
 };
 
 // Lanes diverge into groups, and groups that meet become one. So that they meet soon, the group
-// furthest behind in the program runs; but every other time the warp has its turn, the group that
-// has not run for longest does, so that no lane waits for ever for a lane of its own warp.
+// furthest behind in the program runs, where a function stands at the place of its call; but every
+// other time the warp has its turn, the group that has not run for longest does, so that no lane
+// waits for ever for a lane of its own warp.
 class Warp {
  public:
   Warp(Cta& cta, int index, Mask lanes);
@@ -86,6 +87,8 @@ class Warp {
   // For handlers of branches, with the group that runs.
   Group& group() { return groups_[current_]; }
   void branch(Mask taken, std::int32_t target);
+  void call(Mask lanes, std::int32_t target);
+  void give_back(Mask lanes);  // control to where each was called from
   void exit(Mask lanes);
   void add_group(Group group) { arriving_.push_back(std::move(group)); }
   Step wait_for(Obstacle obstacle) {
@@ -139,6 +142,8 @@ class Warp {
 
  private:
   bool pick();
+  template <class Change>
+  void depart(Mask lanes, Change change);
   void settle();
   bool gathered(const Inst& inst);
   void fill_late_rows();

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <random>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -75,6 +76,7 @@ class World {
 
   const MachineConfig& config() const { return config_; }
   RunReport& report() { return report_; }
+  std::string& printed() { return printed_; }  // by vprintf
   GlobalHistory& history() { return history_; }
   std::unordered_map<std::uint64_t, Messages>& messages() { return messages_; }
 
@@ -113,6 +115,7 @@ class World {
   GlobalHistory history_;
   std::unordered_map<std::uint64_t, Messages> messages_;  // by global address
   RunReport report_;
+  std::string printed_;
 };
 
 }  // namespace openweek::simulator
