@@ -5,8 +5,8 @@
 #include <limits>
 #include <string_view>
 
+#include "arithmetic.h"
 #include "lanes.h"
-#include "lowering.h"
 
 namespace openweek::simulator {
 namespace {
@@ -229,20 +229,33 @@ Step not_predicate(Warp& warp, const Inst& inst, Mask lanes) {
   return Step::kNext;
 }
 
-// Emits dst = handler(a) or handler(a, b), all of one type, or b a 32-bit count.
-void emit(Lowering& lower, Handler handler, Type to, std::initializer_list<Type> from) {
-  const std::uint32_t dst = lower.destination_row(0, to);
-  std::uint32_t rows[3] = {kNoRow, kNoRow, kNoRow};
-  int i = 0;
-  for (const Type type : from) {
-    rows[i] = lower.source_row(i + 1, type);
-    ++i;
+// Null for types that are no bits of one of the three sizes.
+template <class Op>
+Handler unary_of_bits(Type type) {
+  switch (type) {
+    case Type::kB16:
+      return unary<Op, uint16_t, uint16_t>;
+    case Type::kB32:
+      return unary<Op, uint32_t, uint32_t>;
+    case Type::kB64:
+      return unary<Op, uint64_t, uint64_t>;
+    default:
+      return nullptr;
   }
-  Inst& inst = lower.emit(handler);
-  inst.dst = dst;
-  inst.a = rows[0];
-  inst.b = rows[1];
-  inst.c = rows[2];
+}
+
+template <class Op>
+Handler binary_of_bits(Type type) {
+  switch (type) {
+    case Type::kB16:
+      return binary<Op, uint16_t, uint16_t>;
+    case Type::kB32:
+      return binary<Op, uint32_t, uint32_t>;
+    case Type::kB64:
+      return binary<Op, uint64_t, uint64_t>;
+    default:
+      return nullptr;
+  }
 }
 
 template <class Op>
@@ -260,10 +273,7 @@ void lower_logic(Lowering& lower) {
     inst.imm = negated[0] + 2 * negated[1];
     return;
   }
-  const Handler handler = bytes_of(type) == 8   ? Handler{binary<Op, uint64_t, uint64_t>}
-                          : bytes_of(type) == 4 ? Handler{binary<Op, uint32_t, uint32_t>}
-                                                : Handler{binary<Op, uint16_t, uint16_t>};
-  emit(lower, handler, type, {type, type});
+  emit_operation(lower, binary_of_bits<Op>(type), type, {type, type});
 }
 
 void lower_not(Lowering& lower) {
@@ -278,10 +288,7 @@ void lower_not(Lowering& lower) {
     inst.imm = negated;
     return;
   }
-  const Handler handler = bytes_of(type) == 8   ? Handler{unary<Not, uint64_t, uint64_t>}
-                          : bytes_of(type) == 4 ? Handler{unary<Not, uint32_t, uint32_t>}
-                                                : Handler{unary<Not, uint16_t, uint16_t>};
-  emit(lower, handler, type, {type});
+  emit_operation(lower, unary_of_bits<Not>(type), type, {type});
 }
 
 template <class Op>
@@ -307,16 +314,24 @@ Handler shift_handler(Type type) {
   }
 }
 
-template <class Op>
-void lower_shift(Lowering& lower) {
+void lower_shift_left(Lowering& lower) {
   const Type type = lower.take_type();
-  const Handler handler = shift_handler<Op>(type);
-  if (handler == nullptr) lower.fail("a shift has no such type");
-  emit(lower, handler, type, {type, Type::kU32});
+  const bool is_bits = type == Type::kB16 || type == Type::kB32 || type == Type::kB64;
+  emit_operation(lower, is_bits ? shift_handler<ShiftLeft>(type) : nullptr, type,
+                 {type, Type::kU32});
+}
+
+void lower_shift_right(Lowering& lower) {
+  const Type type = lower.take_type();
+  emit_operation(lower, shift_handler<ShiftRight>(type), type, {type, Type::kU32});
+}
+
+void take_b32(Lowering& lower) {
+  if (lower.take_type() != Type::kB32) lower.fail("the only type is .b32");
 }
 
 void lower_funnel_shift(Lowering& lower) {
-  lower.take_type();
+  take_b32(lower);
   const bool left = lower.take("l");
   if (!left && !lower.take("r")) lower.fail(".l or .r is missing");
   const bool wrap = lower.take("wrap");
@@ -326,22 +341,21 @@ void lower_funnel_shift(Lowering& lower) {
       left ? (wrap ? ternary<FunnelLeft<true>, Word, Word> : ternary<FunnelLeft<false>, Word, Word>)
            : (wrap ? ternary<FunnelRight<true>, Word, Word>
                    : ternary<FunnelRight<false>, Word, Word>);
-  emit(lower, handler, Type::kB32, {Type::kB32, Type::kB32, Type::kU32});
+  emit_operation(lower, handler, Type::kB32, {Type::kB32, Type::kB32, Type::kU32});
 }
 
 template <class Op>
 void lower_count(Lowering& lower) {
   const Type type = lower.take_type();
-  const Handler handler = bytes_of(type) == 8 ? Handler{unary<Op, uint32_t, uint64_t>}
-                                              : Handler{unary<Op, uint32_t, uint32_t>};
-  emit(lower, handler, Type::kU32, {type});
+  const Handler handler = type == Type::kB64   ? Handler{unary<Op, uint32_t, uint64_t>}
+                          : type == Type::kB32 ? Handler{unary<Op, uint32_t, uint32_t>}
+                                               : nullptr;
+  emit_operation(lower, handler, Type::kU32, {type});
 }
 
 void lower_reverse(Lowering& lower) {
   const Type type = lower.take_type();
-  const Handler handler = bytes_of(type) == 8 ? Handler{unary<Reverse, uint64_t, uint64_t>}
-                                              : Handler{unary<Reverse, uint32_t, uint32_t>};
-  emit(lower, handler, type, {type});
+  emit_operation(lower, type == Type::kB16 ? nullptr : unary_of_bits<Reverse>(type), type, {type});
 }
 
 template <bool kDistance>
@@ -365,8 +379,7 @@ void lower_highest_bit(Lowering& lower) {
   const bool distance = lower.take("shiftamt");
   const Type type = lower.take_type();
   const Handler handler = distance ? highest_bit<true>(type) : highest_bit<false>(type);
-  if (handler == nullptr) lower.fail("bfind has no such type");
-  emit(lower, handler, Type::kU32, {type});
+  emit_operation(lower, handler, Type::kU32, {type});
 }
 
 Handler extract_handler(Type type) {
@@ -386,13 +399,12 @@ Handler extract_handler(Type type) {
 
 void lower_extract(Lowering& lower) {
   const Type type = lower.take_type();
-  const Handler handler = extract_handler(type);
-  if (handler == nullptr) lower.fail("bfe has no such type");
-  emit(lower, handler, type, {type, Type::kU32, Type::kU32});
+  emit_operation(lower, extract_handler(type), type, {type, Type::kU32, Type::kU32});
 }
 
 void lower_insert(Lowering& lower) {
   const Type type = lower.take_type();
+  if (type != Type::kB32 && type != Type::kB64) lower.fail("bfi has no such type");
   const std::uint32_t dst = lower.destination_row(0, type);
   const std::uint32_t field = lower.source_row(1, type);
   const std::uint32_t into = lower.source_row(2, type);
@@ -407,7 +419,7 @@ void lower_insert(Lowering& lower) {
 }
 
 void lower_permute(Lowering& lower) {
-  lower.take_type();
+  take_b32(lower);
   static constexpr std::string_view kModes[] = {"f4e", "b4e", "rc8", "ecl", "ecr", "rc16"};
   int mode = -1;
   for (int i = 0; i < 6; ++i) {
@@ -426,7 +438,7 @@ void lower_permute(Lowering& lower) {
 }
 
 void lower_look_up(Lowering& lower) {
-  lower.take_type();
+  take_b32(lower);
   const std::string_view joins = lower.take_one_of({"and", "or"});
   const ptx::Operand& table = lower.operand(4);
   if (table.kind != ptx::Operand::Kind::kInteger) lower.fail("the table must be a constant");
@@ -463,13 +475,10 @@ void add_bits(Lowerers& lowerers) {
   lowerers["not"] = lower_not;
   lowerers["cnot"] = [](Lowering& lower) {
     const Type type = lower.take_type();
-    const Handler handler = bytes_of(type) == 8   ? Handler{unary<LogicalNot, uint64_t, uint64_t>}
-                            : bytes_of(type) == 4 ? Handler{unary<LogicalNot, uint32_t, uint32_t>}
-                                                  : Handler{unary<LogicalNot, uint16_t, uint16_t>};
-    emit(lower, handler, type, {type});
+    emit_operation(lower, unary_of_bits<LogicalNot>(type), type, {type});
   };
-  lowerers["shl"] = lower_shift<ShiftLeft>;
-  lowerers["shr"] = lower_shift<ShiftRight>;
+  lowerers["shl"] = lower_shift_left;
+  lowerers["shr"] = lower_shift_right;
   lowerers["shf"] = lower_funnel_shift;
   lowerers["brev"] = lower_reverse;
   lowerers["clz"] = lower_count<CountZeros>;

@@ -60,9 +60,9 @@ Handler integer_handler(Type type) {
 // A NaN loses, unless .NaN is asked for; -0 is below +0. Of magnitudes, the result has the product
 // of the signs.
 template <bool kMax, class T>
-T chosen(T a, T b, int64_t variant) {
+T chosen(T a, T b, bool signs_differ, int64_t variant) {
   const bool magnitudes = variant & kMagnitudes;
-  const bool negative = magnitudes && std::signbit(a) != std::signbit(b);
+  const bool negative = magnitudes && signs_differ;
   if (magnitudes) a = std::abs(a), b = std::abs(b);
   if (std::isnan(a) || std::isnan(b)) {
     if ((variant & kNaNWins) || (std::isnan(a) && std::isnan(b))) {
@@ -83,7 +83,7 @@ Step extreme(Warp& warp, const Inst& inst, Mask lanes) {
   for_lanes(lanes, [&](int i) {
     T x = value_of<T>(a[i]), y = value_of<T>(b[i]);
     if (inst.imm & kFlush) x = flushed(x), y = flushed(y);
-    dst[i] = cell_of<T>(chosen<kMax>(x, y, inst.imm));
+    dst[i] = cell_of<T>(chosen<kMax>(x, y, std::signbit(x) != std::signbit(y), inst.imm));
   });
   return Step::kNext;
 }
@@ -97,8 +97,10 @@ Step half_extreme(Warp& warp, const Inst& inst, Mask lanes) {
     uint32_t result = 0;
     for (int part = 0; part < kValues; ++part) {
       const int shift = 16 * part;
-      const double value = chosen<kMax>(widened<Format>(a[i] >> shift, inst.imm),
-                                        widened<Format>(b[i] >> shift, inst.imm), inst.imm);
+      const bool signs_differ = (a[i] ^ b[i]) >> shift & 0x8000;  // of NaN too
+      const double value =
+          chosen<kMax>(widened<Format>(a[i] >> shift, inst.imm),
+                       widened<Format>(b[i] >> shift, inst.imm), signs_differ, inst.imm);
       result |= narrowed<Format>(value, inst.imm) << shift;
     }
     dst[i] = result;

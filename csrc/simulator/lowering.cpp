@@ -24,6 +24,7 @@ const Lowerers& lowerers() {
     add_compare(made);
     add_integer_arithmetic(made);
     add_dot_products(made);
+    add_differences(made);
     add_extremes(made);
     add_signs(made);
     add_masks(made);

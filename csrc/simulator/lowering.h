@@ -196,6 +196,7 @@ void add_moves(Lowerers& lowerers);
 void add_compare(Lowerers& lowerers);
 void add_integer_arithmetic(Lowerers& lowerers);
 void add_dot_products(Lowerers& lowerers);
+void add_differences(Lowerers& lowerers);
 void add_extremes(Lowerers& lowerers);
 void add_signs(Lowerers& lowerers);
 void add_masks(Lowerers& lowerers);

@@ -121,7 +121,13 @@ void lower_move(Lowering& lower) {
     const Type each = part_type(lower, type, parts.size());
     std::vector<uint32_t> rows;
     for (const ptx::Operand& part : parts) {
-      rows.push_back(packs ? lower.narrowed(part, each) : lower.destination(part, each).offset);
+      if (packs) {
+        rows.push_back(lower.narrowed(part, each));
+        continue;
+      }
+      const Lowering::Row row = lower.destination(part, each);
+      if (row.width != cell_bytes(each)) lower.fail("a part is not as wide as its register");
+      rows.push_back(row.offset);
     }
     const uint32_t whole = packs ? lower.destination_row(0, type) : lower.source_row(1, type);
     const uint32_t list = lower.list(std::move(rows));
