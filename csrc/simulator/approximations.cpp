@@ -115,6 +115,9 @@ void lower_approx(Lowering& lower) {
 void lower_approximation(Lowering& lower, Approximation which) {
   const Type type = lower.take_type();
   const int64_t variant = take_variant(lower, {"ftz"});
+  const bool is_bf16 = type == Type::kBF16 || type == Type::kBF16x2;
+  if (which == Approximation::kTangent && variant) lower.fail("tanh has no .ftz");
+  if (which == Approximation::kPower && is_bf16 && !variant) lower.fail(".ftz is missing");
   const Handler handler = has_type(which, type) ? handler_for(type) : nullptr;
   emit_operation(lower, handler, type, {type},
                  variant | static_cast<int64_t>(which) << kVariantBits);

@@ -23,8 +23,14 @@ class BodyParser {
         scopes_(function),
         operands_(cursor, scopes_, names) {}
 
-  void parse(const std::vector<Token>& parameters) {
-    for (const Token& name : parameters) scopes_.declare(name, {Scopes::Kind::kVariable});
+  void parse(const std::vector<Declared>& parameters) {
+    for (const auto& [variable, name] : parameters) {
+      if (variable.space == Space::kRegister) {
+        scopes_.declare_register(name, variable.type);
+      } else {
+        scopes_.declare(name, {Scopes::Kind::kVariable});
+      }
+    }
     cursor_.expect('{');
     while (!scopes_.empty()) parse_item();
   }
@@ -113,10 +119,10 @@ void BodyParser::parse_branch_targets(const Token& name) {
 // (results) _ (parameters): what they are, the callee knows.
 void BodyParser::parse_call_prototype(const Token& name) {
   scopes_.declare(name, {Scopes::Kind::kPrototype});
-  parse_parameters(cursor_);
+  parse_parameters(cursor_, true);
   const Token placeholder = cursor_.expect_kind(TokenKind::kWord, "'_'");
   if (placeholder.text != "_") fail_at(placeholder, "expected '_'");
-  parse_parameters(cursor_);
+  parse_parameters(cursor_, true);
   cursor_.accept_directive("noreturn");
   cursor_.expect(';');
 }
@@ -184,7 +190,7 @@ void BodyParser::parse_statement(const Token& opcode, Statement statement) {
 
 }  // namespace
 
-void parse_body(Cursor& cursor, const std::vector<Token>& parameters, const ModuleNames& names,
+void parse_body(Cursor& cursor, const std::vector<Declared>& parameters, const ModuleNames& names,
                 Module& module, Function& function) {
   BodyParser(cursor, names, module, function).parse(parameters);
 }

@@ -311,6 +311,18 @@ void Lowering::check_recursion() const {
   for (int number = 0; number < static_cast<int>(callees_.size()); ++number) visit(number);
 }
 
+// A formal parameter is a register of the function or lies with its local variables.
+Transfer::Place Lowering::formal_place(const ptx::Variable& variable) {
+  if (variable.space != ptx::Space::kRegister) {
+    lay_out_local(variable);
+    return {.offset = variables_[variable.name].offset};
+  }
+  const auto& all = function_->registers;
+  const auto found = std::find_if(
+      all.begin(), all.end(), [&](const ptx::Register& one) { return one.name == variable.name; });
+  return {.row = registers_[found - all.begin()], .width = cell_bytes(type_of(found->type))};
+}
+
 // What a function begins with: a kernel finds its parameters where the launch has put them, other
 // functions take theirs from where they are handed over.
 void Lowering::enter(const ptx::Function& function) {
@@ -325,8 +337,7 @@ void Lowering::enter(const ptx::Function& function) {
       const Formals given = formals(variables);
       std::vector<Transfer> transfers;
       for (std::size_t i = 0; i < variables.size(); ++i) {
-        lay_out_local(variables[i]);
-        const Transfer::Place local{.offset = variables_[variables[i].name].offset};
+        const Transfer::Place local = formal_place(variables[i]);
         transfers.push_back(is_result ? Transfer{local, given.places[i], given.sizes[i]}
                                       : Transfer{given.places[i], local, given.sizes[i]});
       }

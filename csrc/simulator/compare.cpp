@@ -240,6 +240,7 @@ void lower_setp(Lowering& lower) {
   if (handler == nullptr) lower.fail("there is no such comparison");
   const ptx::Operand& to = lower.operand(0);
   const bool both = to.kind == ptx::Operand::Kind::kPair;
+  if (both && (type == Type::kF16 || type == Type::kBF16)) lower.fail("there is no second result");
   const uint32_t dst = lower.predicate_destination(both ? to.parts[0] : to);
   const std::int32_t opposite =
       both ? static_cast<std::int32_t>(lower.predicate_destination(to.parts[1])) : -1;

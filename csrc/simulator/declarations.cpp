@@ -113,12 +113,13 @@ Declared parse_variable(Cursor& cursor, Space space, const ModuleNames& names) {
   return std::move(declared);
 }
 
-std::vector<Declared> parse_parameters(Cursor& cursor) {
+std::vector<Declared> parse_parameters(Cursor& cursor, bool may_be_registers) {
   std::vector<Declared> parameters;
   if (!cursor.accept('(') || cursor.accept(')')) return parameters;
   do {
-    cursor.expect_directive("param");
-    auto [declared, is_open] = parse_head(cursor, Space::kParam);
+    const bool is_register = may_be_registers && cursor.accept_directive("reg");
+    if (!is_register) cursor.expect_directive("param");
+    auto [declared, is_open] = parse_head(cursor, is_register ? Space::kRegister : Space::kParam);
     if (is_open) declared.variable.num_elements = 0;
     parameters.push_back(std::move(declared));
   } while (cursor.accept(','));

@@ -30,7 +30,8 @@ struct Declared {
 };
 Declared parse_variable(Cursor& cursor, Space space, const ModuleNames& names);
 
-// (.param .b32 a, .param .align 8 .b8 b[16]), of functions and of call prototypes.
-std::vector<Declared> parse_parameters(Cursor& cursor);
+// (.param .b32 a, .param .align 8 .b8 b[16], .reg .b32 c), of functions and of call prototypes;
+// those of a kernel are no registers.
+std::vector<Declared> parse_parameters(Cursor& cursor, bool may_be_registers);
 
 }  // namespace openweek::simulator::ptx

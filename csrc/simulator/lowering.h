@@ -131,6 +131,7 @@ class Lowering {
  private:
   void lower(const ptx::Function& function);
   void enter(const ptx::Function& function);
+  Transfer::Place formal_place(const ptx::Variable& variable);
   void lower_callees();
   void check_recursion() const;
   int callee(const ptx::Function& function);

@@ -126,11 +126,11 @@ void ModuleParser::skip_section() {
 void ModuleParser::parse_function(bool is_entry) {
   Function function;
   function.is_entry = is_entry;
-  std::vector<Token> parameter_names;
+  std::vector<Declared> parameters;
   const auto parse_into = [&](std::vector<Variable>& variables) {
-    for (Declared& declared : parse_parameters(cursor_)) {
-      parameter_names.push_back(declared.name);
-      variables.push_back(std::move(declared.variable));
+    for (Declared& declared : parse_parameters(cursor_, !is_entry)) {
+      variables.push_back(declared.variable);
+      parameters.push_back(std::move(declared));
     }
   };
   if (!is_entry) parse_into(function.results);
@@ -141,7 +141,7 @@ void ModuleParser::parse_function(bool is_entry) {
   function.is_declaration = cursor_.accept(';');
   // A function may call itself.
   const std::size_t index = declare_function(name);
-  if (!function.is_declaration) parse_body(cursor_, parameter_names, names_, module_, function);
+  if (!function.is_declaration) parse_body(cursor_, parameters, names_, module_, function);
   module_.functions[index] = std::move(function);
 }
 

@@ -47,8 +47,15 @@ Step allocate(Warp& warp, const Inst& inst, Mask lanes) {
   return Step::kNext;
 }
 
-void lower_alloca(Lowering& lower) {
+// Of an address, or of a size.
+Type take_word(Lowering& lower) {
   const Type type = lower.take_type();
+  if (type != Type::kU32 && type != Type::kU64) lower.fail("the type must be .u32 or .u64");
+  return type;
+}
+
+void lower_alloca(Lowering& lower) {
+  const Type type = take_word(lower);
   constexpr int kDefaultAlign = 8;
   int64_t align = kDefaultAlign;
   if (lower.num_operands() > 2) {
@@ -67,7 +74,7 @@ void lower_alloca(Lowering& lower) {
 }
 
 void lower_save(Lowering& lower) {
-  const Type type = lower.take_type();
+  const Type type = take_word(lower);
   const uint32_t dst = lower.destination_row(0, type);
   const uint32_t pointer = lower.stack_pointer();
   Inst& inst =
@@ -77,7 +84,7 @@ void lower_save(Lowering& lower) {
 }
 
 void lower_restore(Lowering& lower) {
-  const Type type = lower.take_type();
+  const Type type = take_word(lower);
   const uint32_t from = lower.source_row(0, type);
   const uint32_t pointer = lower.stack_pointer();
   Inst& inst =

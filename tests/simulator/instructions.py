@@ -46,9 +46,11 @@ def evaluate(
         f"mov.u32 %t1, %ctaid.x; mad.lo.u32 %t0, %t1, {_BLOCK}, %r0;",
         f"setp.ge.u32 %p0, %t0, {count}; @%p0 exit;",
     ]
-    for i, (name, width) in enumerate(zip(_NAMES, widths, strict=False)):
-        body.append(f".reg .b{max(width, 16)} %{name}; mad.wide.u32 %at, %t0, {width // 8}, %rd{i};")
-        body.append(f"ld.global.{'u' if width == 8 else 'b'}{width} %{name}, [%at];")
+    body += [
+        f".reg .b{max(width, 16)} %{name}; mad.wide.u32 %at, %t0, {width // 8}, %rd{i};"
+        f"ld.global.{'u' if width == 8 else 'b'}{width} %{name}, [%at];"
+        for i, (name, width) in enumerate(zip(_NAMES, widths, strict=False))
+    ]
     body.append(operation)
     body.append(f"mad.wide.u32 %at, %t0, {out // 8}, %rd{len(arrays)}; st.global.b{out} [%at], %x;")
     tensors = [torch.from_numpy(array) for array in [*arrays, result]]
@@ -59,8 +61,8 @@ def evaluate(
 def integers(width: int) -> list[int]:
     """Bits that go wrong first."""
     half = 1 << (width - 1)
-    edges = [0, 1, 2, 3, half - 1, half, half + 1, 2 * half - 1, 2 * half - 2, 0x5A, width, width - 1]
-    return sorted({edge % (2 * half) for edge in edges})
+    edges = {0, 1, 2, 3, 0x5A, width - 1, width, half - 1, half, half + 1, -1, -2}
+    return sorted(edge % (2 * half) for edge in edges)
 
 
 def signed(bits: int, width: int) -> int:

