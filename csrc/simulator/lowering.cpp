@@ -19,6 +19,7 @@ const Lowerers& lowerers() {
   static const Lowerers all = [] {
     Lowerers made;
     add_arithmetic(made);
+    add_logic(made);
     add_bits(made);
     add_moves(made);
     add_compare(made);

@@ -192,6 +192,7 @@ using Lowerers = std::map<std::string_view, Lowerer>;
 
 // Each file of handlers enters its opcodes.
 void add_arithmetic(Lowerers& lowerers);
+void add_logic(Lowerers& lowerers);
 void add_bits(Lowerers& lowerers);
 void add_moves(Lowerers& lowerers);
 void add_compare(Lowerers& lowerers);

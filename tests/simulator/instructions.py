@@ -73,6 +73,8 @@ def columns(values: Sequence[Sequence[int]], widths: Sequence[int], seed: int) -
     """Every combination of the values given for each input, and as many random ones."""
     rng = np.random.default_rng(seed)
     rows = list(itertools.product(*values))
-    for _ in range(min(len(rows), 300)):
-        rows.append(tuple(int.from_bytes(rng.bytes(width // 8), "little") for width in widths))
+    rows += [
+        tuple(int.from_bytes(rng.bytes(width // 8), "little") for width in widths)
+        for _ in range(min(len(rows), 300))
+    ]
     return [list(column) for column in zip(*rows, strict=True)]

@@ -1,7 +1,6 @@
 """Warps, barriers and memory of the simulated machine, and what it says of kernels that err."""
 
 import re
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,105 +9,9 @@ import torch
 from csrc import simulator
 from tests.simulator.running import per_thread, run, source
 
-_RANDOM = np.random.default_rng(0)
-_EDGES = [0, 1, -1, 2, 31, 32, 33, -(2**31), 2**31 - 1, 0x7F, 0x80, 0xFFFF]
-_WORDS = torch.from_numpy(
-    np.concatenate([_EDGES, _RANDOM.integers(-(2**31), 2**31, 20)]).astype(np.int32)
-)
-_OTHERS = torch.from_numpy(_RANDOM.permutation(_WORDS.numpy()))
-_SMALL = torch.arange(32, dtype=torch.int32) + 1
-
 
 def _wrap(values: np.ndarray) -> list[int]:
     return [int(v) & 0xFFFFFFFF for v in values]
-
-
-_INTEGER: dict[str, Callable[[int, int], int]] = {
-    "add.s32": lambda a, b: a + b,
-    "sub.s32": lambda a, b: a - b,
-    "mul.lo.s32": lambda a, b: a * b,
-    "mul.hi.s32": lambda a, b: a * b >> 32,
-    "min.s32": min,
-    "max.s32": max,
-    "and.b32": lambda a, b: a & b,
-    "or.b32": lambda a, b: a | b,
-    "xor.b32": lambda a, b: a ^ b,
-    "mul.hi.u32": lambda a, b: (a % 2**32) * (b % 2**32) >> 32,
-    "min.u32": lambda a, b: min(a % 2**32, b % 2**32),
-    "shl.b32": lambda a, b: a << b % 2**32 if b % 2**32 < 32 else 0,
-    "shr.u32": lambda a, b: a % 2**32 >> min(b % 2**32, 32),
-    "shr.s32": lambda a, b: a >> min(b % 2**32, 31),
-}
-
-
-@pytest.mark.parametrize("opcode", _INTEGER)
-def test_integer_arithmetic(opcode: str) -> None:
-    other = _SMALL if opcode.startswith("sh") else _OTHERS
-    body = f"cvt.u32.u64 %r1, %rd10; cvt.u32.u64 %r2, %rd11; {opcode} %r3, %r1, %r2;"
-    found = per_thread(body + "cvt.u64.u32 %rd20, %r3;", _WORDS, other, out=torch.int32)
-    pairs = zip(_WORDS.tolist(), other.tolist(), strict=True)
-    expected = [_INTEGER[opcode](a, b) & 0xFFFFFFFF for a, b in pairs]
-    assert _wrap(found.numpy()) == expected
-
-
-def _bit_field(value: int, position: int, length: int, *, signed: bool) -> int:
-    """bfe, bit by bit, as the PTX manual's pseudo code has it."""
-    bits = [value >> i & 1 for i in range(32)]
-    last = min(position + length - 1, 31)
-    sign = bits[last] if signed and length else 0
-    field = [bits[position + i] if i < length and position + i < 32 else sign for i in range(32)]
-    return sum(bit << i for i, bit in enumerate(field))
-
-
-@pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize(
-    ("position", "length"), [(0, 0), (0, 32), (4, 8), (28, 8), (31, 1), (9, 31)]
-)
-def test_bit_fields(position: int, length: int, *, signed: bool) -> None:
-    opcode = "bfe.s32" if signed else "bfe.u32"
-    body = f"cvt.u32.u64 %r1, %rd10; {opcode} %r2, %r1, {position}, {length};"
-    found = per_thread(body + "cvt.u64.u32 %rd20, %r2;", _WORDS, out=torch.int32)
-    words = _wrap(_WORDS.numpy())
-    expected = [_bit_field(word, position, length, signed=signed) for word in words]
-    assert _wrap(found.numpy()) == expected
-
-
-_FLOATS = torch.tensor(
-    [*_RANDOM.normal(0, 100, 24), 0.0, -0.0, 1.0, -1.5, 1e-40, 3e38, 1e30, 1e-30]
-)
-_FLOAT: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "add.f32": torch.add,
-    "sub.f32": torch.sub,
-    "mul.f32": torch.mul,
-    "div.rn.f32": torch.div,
-    "min.f32": torch.minimum,
-    "max.f32": torch.maximum,
-}
-
-
-@pytest.mark.parametrize("opcode", _FLOAT)
-def test_float_arithmetic_is_bitwise_that_of_ieee(opcode: str) -> None:
-    a = _FLOATS.float()
-    b = a.roll(7)
-    body = (
-        "cvt.u32.u64 %r1, %rd10; cvt.u32.u64 %r2, %rd11; mov.b32 %f1, %r1; mov.b32 %f2, %r2;"
-        f"{opcode} %f3, %f1, %f2; mov.b32 %r3, %f3; cvt.u64.u32 %rd20, %r3;"
-    )
-    found = per_thread(body, a, b, out=torch.float32)
-    expected = _FLOAT[opcode](a, b)
-    numbers = ~expected.isnan()
-    assert (found.isnan() == expected.isnan()).all()
-    assert found[numbers].view(torch.int32).tolist() == expected[numbers].view(torch.int32).tolist()
-
-
-def test_a_fused_product_is_rounded_once() -> None:
-    a = torch.full((32,), 1 + 2**-12, dtype=torch.float32)
-    body = (
-        "cvt.u32.u64 %r1, %rd10; mov.b32 %f1, %r1; fma.rn.f32 %f3, %f1, %f1, 0fBF800000;"
-        "mov.b32 %r3, %f3; cvt.u64.u32 %rd20, %r3;"
-    )
-    found = per_thread(body, a, out=torch.float32)
-    assert found.tolist() == [2**-11 + 2**-24] * 32
 
 
 _SHUFFLES = {

@@ -111,7 +111,6 @@ def test_printf_tells_how_many_arguments_it_has_taken() -> None:
 def test_nothing_is_lost_when_the_run_ends_with_an_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Clusters that ran on other host threads, behind the one that failed, have not happened."""
     module = _DECLARED + _text("form", "%d ")
     body = """.local .align 8 .b8 buffer[16]; mov.u64 %rd9, buffer; cvta.local.u64 %rd8, %rd9;
     mov.u32 %r6, %ctaid.x; st.local.b32 [%rd9], %r6; mov.u64 %rd7, form;
@@ -123,6 +122,21 @@ def test_nothing_is_lost_when_the_run_ends_with_an_error(
     atom = "atom.global.add.u32 %r9, [%rd0], 1;"  # then clusters may see one another
     with pytest.raises(RuntimeError, match="trap"):
         run(atom + body, [memory], module=module, block=1, grid=6, sms=1)
+    assert capsys.readouterr().out == "0 1 2 3 "
+
+
+def test_clusters_behind_one_that_fails_have_not_happened(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though other host threads have run them while that one was under way."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    body = """.local .align 8 .b8 buffer[16]; mov.u64 %rd9, buffer; cvta.local.u64 %rd8, %rd9;
+    mov.u32 %r6, %ctaid.x; st.local.b32 [%rd9], %r6; mov.u64 %rd7, form; mov.b32 %r7, 0;
+    setp.ne.u32 %p1, %r6, 3; @%p1 bra PRINT;
+    WORK: add.u32 %r7, %r7, 1; setp.lt.u32 %p2, %r7, 200000; @%p2 bra WORK;
+    PRINT: call (%r2), vprintf, (%rd7, %rd8); @!%p1 trap;"""
+    with pytest.raises(RuntimeError, match="trap"):
+        run(body, module=_DECLARED + _text("form", "%d "), block=1, grid=40)
     assert capsys.readouterr().out == "0 1 2 3 "
 
 
