@@ -116,8 +116,11 @@ void lower_approximation(Lowering& lower, Approximation which) {
   const Type type = lower.take_type();
   const int64_t variant = take_variant(lower, {"ftz"});
   const bool is_bf16 = type == Type::kBF16 || type == Type::kBF16x2;
-  if (which == Approximation::kTangent && variant) lower.fail("tanh has no .ftz");
-  if (which == Approximation::kPower && is_bf16 && !variant) lower.fail(".ftz is missing");
+  // Of f32 flushing is a choice, of the narrow formats the rule or not there at all.
+  const bool flushes = which == Approximation::kPower && is_bf16;
+  const bool chooses =
+      type != Type::kF16 && type != Type::kF16x2 && !is_bf16 && which != Approximation::kTangent;
+  if (!chooses && flushes != (variant != 0)) lower.fail(flushes ? ".ftz is missing" : "no .ftz");
   const Handler handler = has_type(which, type) ? handler_for(type) : nullptr;
   emit_operation(lower, handler, type, {type},
                  variant | static_cast<int64_t>(which) << kVariantBits);
