@@ -35,7 +35,7 @@ bool is_in(Warp& warp, int64_t space, uint64_t address) {
     case kParameter:
       return address & kParameterWindow;
     default:
-      return address < kSharedWindow && !is_constant(warp.program(), address);
+      return is_global(address) && !is_constant(warp.program(), address);
   }
 }
 

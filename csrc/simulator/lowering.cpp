@@ -315,10 +315,10 @@ void Lowering::lay_out_parameters(const ptx::Function& function) {
 
 // A kernel has those of the module's variables that it uses, or a function that it calls.
 bool Lowering::is_used(const ptx::Variable& variable, const ptx::Function& kernel) const {
-  return std::any_of(
-      module_.functions.begin(), module_.functions.end(), [&](const ptx::Function& other) {
-        return (&other == &kernel || !other.is_entry) && uses(other, variable.name);
-      });
+  return std::any_of(module_.functions.begin(), module_.functions.end(),
+                     [&](const ptx::Function& other) {
+                       return (&other == &kernel || !other.is_entry) && uses(other, variable.name);
+                     });
 }
 
 void Lowering::lay_out_shared(const ptx::Variable& variable) {
