@@ -17,8 +17,8 @@ constexpr std::int64_t kSharedStep = 128, kReservedShared = 1024;
 constexpr int kMaxWarpsOfSm = 64;
 
 // Where a thread is, counted from the launch's first CTA.
-struct Position {
-  Position(Cta& cta, int warp, int lane) : ctaid(cta.index()), launch(cta.launch().config) {
+struct ThreadPosition {
+  ThreadPosition(Cta& cta, int warp, int lane) : ctaid(cta.index()), launch(cta.launch().config) {
     const int thread = warp * kLanes + lane;
     const Dim3& block = launch.block;
     tid = {thread % block[0], thread / block[0] % block[1], thread / block[0] / block[1]};
@@ -40,7 +40,7 @@ struct Position {
   Dim3 tid, in_cluster, clusters, cluster;
 };
 
-std::optional<std::uint64_t> component(const std::string& name, const Position& at) {
+std::optional<std::uint64_t> component(const std::string& name, const ThreadPosition& at) {
   const std::pair<const char*, const Dim3*> triples[] = {
       {"%tid.", &at.tid},
       {"%ntid.", &at.launch.block},
@@ -111,7 +111,7 @@ constexpr std::array<ClockRegister, 6> kClocks = {{
 }  // namespace
 
 std::uint64_t special_register(const std::string& name, Cta& cta, int warp, int lane) {
-  const Position at(cta, warp, lane);
+  const ThreadPosition at(cta, warp, lane);
   if (const auto value = component(name, at)) return *value;
   if (const auto value = lane_mask(name, lane)) return *value;
   if (const auto value = shared_size(name, cta)) return *value;

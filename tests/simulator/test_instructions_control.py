@@ -98,6 +98,16 @@ def test_addresses_of_a_cluster_tell_their_rank() -> None:
     assert found.tolist() == [1011, 1000, 1011, 1000]
 
 
+def test_one_lane_of_a_mask_is_elected() -> None:
+    """The lowest of those that run; all learn which."""
+    found = torch.zeros(32, dtype=torch.int32)
+    body = """mov.b32 %r2, -1; setp.ge.u32 %p1, %r0, 5; @!%p1 bra OUT;
+    elect.sync %r2|%p2, 0xFFFFFFE0; @%p2 add.u32 %r2, %r2, 100;
+    OUT: mad.wide.u32 %rd5, %r0, 4, %rd0; st.global.b32 [%rd5], %r2;"""
+    run(body, [found])
+    assert found.tolist() == [-1] * 5 + [105] + [5] * 26
+
+
 def test_registers_are_written_in_the_lanes_that_run_alone() -> None:
     body = """mov.b64 %rd20, 1; setp.lt.u32 %p1, %r0, 5; @%p1 add.u64 %rd20, %rd20, 8;
     @!%p1 bra REST; add.u64 %rd20, %rd20, 16; REST: """
