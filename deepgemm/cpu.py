@@ -1,6 +1,12 @@
 """The CPU path: dequantise FP8 to float32, and let torch multiply."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import torch
+
+from deepgemm.row_groups import RowGrouping, slices
 
 _GRAN = 128
 # Weights are dequantised this many rows at a time, which keeps them in the cache for the product
@@ -9,44 +15,115 @@ _ROWS_AT_A_TIME = 512
 
 
 @torch.no_grad()
-def bf16_gemm_nt(a: torch.Tensor, b: torch.Tensor, d: torch.Tensor) -> None:
-    """Compute `d = a @ b.T` for a [m, k] and b [n, k]; torch's sums are FP32, rounded once."""
-    d.copy_(a @ b.T)
-
-
-@torch.no_grad()
-def fp8_gemm_nt(
-    a: torch.Tensor, a_scale: torch.Tensor, b: torch.Tensor, b_scale: torch.Tensor, d: torch.Tensor
+def gemm_nt(
+    a: torch.Tensor, scale_a: torch.Tensor, b: torch.Tensor, scale_b: torch.Tensor, d: torch.Tensor
 ) -> None:
-    """Compute `d = a @ b.T` for a [m, k] and b [n, k]."""
-    tokens = _dequantise(a, a_scale)
+    """Compute `d = a @ b.T` for a [m, k] with 1 × 128 and b [n, k] with 128 × 128 scales."""
+    tokens = _dequantise(a, scale_a)
     for start in range(0, len(b), _ROWS_AT_A_TIME):
         rows = slice(start, start + _ROWS_AT_A_TIME)
         blocks = slice(start // _GRAN, (start + _ROWS_AT_A_TIME) // _GRAN)
-        row_scale = b_scale[blocks].repeat_interleave(_GRAN, dim=0)
+        row_scale = scale_b[blocks].repeat_interleave(_GRAN, dim=0)
         weights = _dequantise(b[rows], row_scale[: len(b) - start])
         d[:, rows] = tokens @ weights.T
 
 
 @torch.no_grad()
-def m_grouped_fp8_gemm_nt_contiguous(
+def accumulate_nt(
     a: torch.Tensor,
-    a_scale: torch.Tensor,
+    scale_a: torch.Tensor,
     b: torch.Tensor,
-    b_scale: torch.Tensor,
+    scale_b: torch.Tensor,
+    c: torch.Tensor,
     d: torch.Tensor,
-    row_map: torch.Tensor,
 ) -> None:
-    """Compute `d[i] = a[i] @ b[row_map[i]].T`, and 0 where the map is -1."""
-    groups, lengths = torch.unique_consecutive(row_map, return_counts=True)
-    start = 0
-    for group, length in zip(groups.tolist(), lengths.tolist(), strict=True):
-        rows = slice(start, start + length)
-        start += length
+    """Compute `d = c + a @ b.T` for float32 d, a [m, k] and b [n, k] with 1 × 128 scales."""
+    left = _dequantise(a, scale_a)
+    for start in range(0, len(b), _ROWS_AT_A_TIME):
+        rows = slice(start, start + _ROWS_AT_A_TIME)
+        right = _dequantise(b[rows], scale_b[rows])
+        torch.addmm(c[:, rows], left, right.T, out=d[:, rows])
+
+
+@torch.no_grad()
+def grouped_gemm_nt(
+    a: torch.Tensor,
+    scale_a: torch.Tensor,
+    b: torch.Tensor,
+    scale_b: torch.Tensor,
+    d: torch.Tensor,
+    layout: torch.Tensor,
+    grouping: RowGrouping,
+) -> None:
+    """Compute `gemm_nt` for the rows of every group, and 0 in padding rows."""
+    for group, rows in slices(layout, grouping):
+        index = (group, rows) if grouping == "masked" else rows
         if group < 0:
             d[rows] = 0
         else:
-            fp8_gemm_nt(a[rows], a_scale[rows], b[group], b_scale[group], d[rows])
+            gemm_nt(a[index], scale_a[index], b[group], scale_b[group], d[index])
+
+
+@torch.no_grad()
+def k_grouped_accumulate_nt(
+    a: torch.Tensor,
+    scale_a: torch.Tensor,
+    b: torch.Tensor,
+    scale_b: torch.Tensor,
+    c: torch.Tensor,
+    d: torch.Tensor,
+    ks: Sequence[int],
+) -> None:
+    """Compute `accumulate_nt` for every group of columns; a and b are those groups in one dim."""
+    _, m, n = d.shape
+    first = 0
+    for group, k in enumerate(ks):
+        columns = slice(first, first + k)
+        blocks = slice(first // _GRAN, (first + k) // _GRAN)
+        if k:
+            left = a[m * columns.start : m * columns.stop].view(m, k)
+            right = b[n * columns.start : n * columns.stop].view(n, k)
+            scales = scale_a[:, blocks], scale_b[:, blocks]
+            accumulate_nt(left, scales[0], right, scales[1], c[group], d[group])
+        first += k
+
+
+@torch.no_grad()
+def bf16_gemm(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor | None, d: torch.Tensor) -> None:
+    """Compute `d = a @ b.T`, or `c + a @ b.T`, for a [m, k] and b [n, k] with FP32 sums."""
+    if d.dtype == torch.bfloat16:
+        torch.mm(a, b.T, out=d)
+    elif c is None:
+        torch.mm(a.float(), b.float().T, out=d)
+    else:
+        torch.addmm(c, a.float(), b.float().T, out=d)
+
+
+@torch.no_grad()
+def grouped_bf16_gemm(
+    a: torch.Tensor, b: torch.Tensor, d: torch.Tensor, layout: torch.Tensor, grouping: RowGrouping
+) -> None:
+    """Compute `bf16_gemm` for the rows of every group, and 0 in padding rows."""
+    for group, rows in slices(layout, grouping):
+        index = (group, rows) if grouping == "masked" else rows
+        if group < 0:
+            d[rows] = 0
+        else:
+            bf16_gemm(a[index], b[group], None, d[index])
+
+
+@torch.no_grad()
+def k_grouped_bf16_gemm(
+    a: torch.Tensor, b: torch.Tensor, c: torch.Tensor | None, d: torch.Tensor, ks: Sequence[int]
+) -> None:
+    """Compute `bf16_gemm` for every group of the columns of a [m, k] and b [n, k]."""
+    first = 0
+    for group, k in enumerate(ks):
+        columns = slice(first, first + k)
+        if k:
+            addend = None if c is None else c[group]
+            bf16_gemm(a[:, columns], b[:, columns], addend, d[group])
+        first += k
 
 
 def _dequantise(data: torch.Tensor, row_scale: torch.Tensor) -> torch.Tensor:

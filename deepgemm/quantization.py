@@ -3,10 +3,13 @@
 The scheme is that of the DeepSeek-V3 technical report (arXiv 2412.19437), section 3.3.2.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional
 
 from csrc import Checker
+from deepgemm.scales import ceil_to_ue8m0
 
 _E4M3_MAX = 448.0
 # An all-zero block would otherwise have scale 0, and dividing by it would make NaN.
@@ -70,6 +73,70 @@ def per_block_cast_to_fp8(
     return _cast_blocks(x, gran_k, gran_k, use_ue8m0=use_ue8m0)
 
 
+def per_channel_cast_to_fp8(
+    x: torch.Tensor, use_ue8m0: bool = False, gran_k: int = 128
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quantise along rows: one scale per column and `gran_k` rows, as for gradients of weights.
+
+    Runs as plain torch operations on the device and stream of `x`.
+
+    Args:
+        x: [k, mn] bf16, fp16 or fp32, any strides; k a multiple of `gran_k`.
+        use_ue8m0: round the scales up to powers of two.
+        gran_k: rows that share a scale.
+
+    Returns:
+        `(data, scale)`: data [k, mn] float8_e4m3fn, scale [k / gran_k, mn] float32; both
+        row-major.
+
+    Raises:
+        TypeError, ValueError: a wrong dtype, number of dims or `gran_k`.
+    """
+    check = Checker("per_channel_cast_to_fp8")
+    check.tensor("x", x, ("k", "mn"), *_FLOATS, layout="any")
+    _check_granularity(check, gran_k)
+    check.multiple("k", check.dims["k"], gran_k, "pad x with zero rows")
+    return _cast_blocks(x, gran_k, 1, use_ue8m0=use_ue8m0)
+
+
+def per_custom_dims_cast_to_fp8(
+    x: torch.Tensor, dims: Sequence[int], use_ue8m0: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quantise with one scale per index of some dims, over all elements of the others.
+
+    Runs as plain torch operations on the device and stream of `x`.
+
+    Args:
+        x: bf16, fp16 or fp32, any shape and strides.
+        dims: the dims that have scales of their own; may be negative.
+        use_ue8m0: round the scales up to powers of two.
+
+    Returns:
+        `(data, scale)`: data float8_e4m3fn with the shape of x, scale float32 with the shape of x
+        without the other dims.
+
+    Raises:
+        TypeError, ValueError: a wrong dtype, or a dim that x does not have.
+
+    Example:
+        >>> x = torch.tensor([[448.0, -896.0], [0.0, 224.0]])
+        >>> data, scale = per_custom_dims_cast_to_fp8(x, (0,), use_ue8m0=False)
+        >>> scale.tolist()
+        [2.0, 0.5]
+    """
+    check = Checker("per_custom_dims_cast_to_fp8")
+    names = tuple(f"dim{dim}" for dim in range(getattr(x, "dim", int)()))
+    check.tensor("x", x, names, *_FLOATS, layout="any")
+    for dim in dims:
+        check.between("dims", dim, -x.dim(), x.dim() - 1, "count the dims of x")
+    kept = {dim % x.dim() for dim in dims}
+    others = tuple(dim for dim in range(x.dim()) if dim not in kept)
+    amax = x.abs().float().amax(others, keepdim=True) if others else x.abs().float()
+    scale = _scale_of(amax, use_ue8m0=use_ue8m0)
+    data = (x.float() / scale).to(torch.float8_e4m3fn).contiguous()
+    return data, scale.squeeze(others) if others else scale
+
+
 def _check_granularity(check: Checker, gran_k: int) -> None:
     if gran_k < 1:
         check.invalid("gran_k", "be at least 1", gran_k, "use 128")
@@ -88,15 +155,11 @@ def _cast_blocks(
         block_columns,
     )
     blocks = padded.view(shape)
-    scale = blocks.abs().amax((1, 3), keepdim=True).clamp(min=_SMALLEST_AMAX) / _E4M3_MAX
-    if use_ue8m0:
-        scale = _ceil_to_power_of_two(scale)
+    scale = _scale_of(blocks.abs().amax((1, 3), keepdim=True), use_ue8m0=use_ue8m0)
     data = (blocks / scale).view(padded.shape)[:rows, :columns].to(torch.float8_e4m3fn)
     return data.contiguous(), scale[:, 0, :, 0].contiguous()
 
 
-def _ceil_to_power_of_two(x: torch.Tensor) -> torch.Tensor:
-    # Exact, which ceil(log2(x)) is not: a logarithm rounded up makes 2 out of 1.
-    mantissa, exponent = torch.frexp(x)
-    power = torch.ldexp(torch.ones_like(x), exponent - (mantissa == 0.5).to(exponent.dtype))
-    return power.where(x.isfinite(), x)  # frexp makes any number out of infinity and NaN
+def _scale_of(amax: torch.Tensor, *, use_ue8m0: bool) -> torch.Tensor:
+    scale = amax.clamp(min=_SMALLEST_AMAX) / _E4M3_MAX
+    return ceil_to_ue8m0(scale) if use_ue8m0 else scale
