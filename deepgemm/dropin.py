@@ -14,7 +14,6 @@ _SUBMODULES = {
     "utils.layout": (layout, scales),
     "jit_kernels": (),
     "jit_kernels.utils": (layout, scales),
-    "testing": (testing,),
     "testing.bench": (testing,),
     "testing.numeric": (testing,),
     "testing.utils": (testing,),
@@ -30,13 +29,14 @@ def install_as_deep_gemm() -> None:
     if sys.modules.get("deep_gemm") is package:
         return
     sys.modules["deep_gemm"] = package
+    sys.modules["deep_gemm.testing"] = testing
     for name, sources in _SUBMODULES.items():
         module = ModuleType(f"deep_gemm.{name}", "Names that callers expect here.")
         for source in sources:
             vars(module).update(_functions_of(source))
         parent, _, child = f"deep_gemm.{name}".rpartition(".")
         sys.modules[f"deep_gemm.{name}"] = module
-        # The package's own `testing` is that module already.
+        # `testing.bench` is a function, as it is for who imports `testing`.
         vars(sys.modules[parent]).setdefault(child, module)
 
 

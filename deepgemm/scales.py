@@ -211,6 +211,8 @@ def _by_columns(sf: torch.Tensor) -> torch.Tensor:
 
 
 def _packed(check: Checker, name: str, x: torch.Tensor) -> torch.Tensor:
+    if x.numel() == 0:
+        return x.new_empty((*x.shape[:-1], x.shape[-1] // 4), dtype=torch.int32)
     bits = x.view(torch.int32)
     if x.device.type == "cpu" and (wrong := (bits & ~(0xFF << _MANTISSA_BITS)) != 0).any():
         first = x[wrong][0].item()

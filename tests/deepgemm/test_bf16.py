@@ -5,29 +5,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import csrc
 from deepgemm import bf16_gemm_nt
 from tests.comparison import assert_matches
 from tests.conftest import Backend
+from tests.deepgemm.cases import assert_untouched_around, bf16_operand, nan_output, surrounded
 
 HAS_KERNEL = True
 
 
-def poisoned(rows: int, columns: int, device: torch.device) -> Tensor:
-    """NaN, with a margin of 8 columns and 2 rows that belongs to nobody."""
-    around = torch.full((rows + 4, columns + 16), torch.nan, dtype=torch.bfloat16, device=device)
-    return around[2 : rows + 2, 8 : columns + 8]
-
-
-def operand(rows: int, k: int, device: torch.device) -> Tensor:
-    """Random numbers, each row of another size, inside of poison."""
-    made = poisoned(rows, k, device)
-    made.copy_(torch.randn(rows, k) * torch.exp2(torch.rand(rows, 1) * 12 - 6))
-    return made
-
-
+@pytest.mark.parametrize("output", ["bf16", "fp32", "added-to-c", "added-to-d"])
+@pytest.mark.parametrize("majors", ["kk", "mk", "kn", "mn"])
 @pytest.mark.parametrize(
     ("m", "n", "k"),
     [
@@ -39,20 +28,30 @@ def operand(rows: int, k: int, device: torch.device) -> Tensor:
         pytest.param(128, 128, 64, id="one-tile"),
         pytest.param(129, 136, 72, id="above-one-tile"),
         pytest.param(257, 264, 328, id="two-clusters-and-a-ring-that-turns"),
-        pytest.param(64, 2112, 7168, id="down-projection"),
+        pytest.param(64, 2112, 1024, id="down-projection"),
     ],
 )
-def test_matches_oracle(backend: Backend, seed: int, m: int, n: int, k: int) -> None:
-    a, b = operand(m, k, backend.device), operand(n, k, backend.device)
-    d = poisoned(m, n, backend.device)
+def test_matches_oracle(
+    backend: Backend, seed: int, m: int, n: int, k: int, majors: str, output: str
+) -> None:
+    a, b, before = bf16_operand(m, k), bf16_operand(n, k), torch.randn(m, n)
+    dtype = torch.bfloat16 if output == "bf16" else torch.float32
+    d = nan_output(m, n, dtype=dtype, device=backend.device)
+    c = {"added-to-c": surrounded(before.to(backend.device)), "added-to-d": d}.get(output)
+    if output == "added-to-d":
+        d.copy_(before)
+    operands = [
+        surrounded(operand.T.contiguous()).T if major != "k" else surrounded(operand)
+        for operand, major in zip((a, b), majors, strict=True)
+    ]
     with backend.run():
-        bf16_gemm_nt(a, b, d)
-    expected = a.cpu().double() @ b.cpu().double().T
-    assert_matches(d, expected, dtype=torch.bfloat16)
-    d.fill_(torch.nan)
-    around = d._base
-    assert around is not None
-    assert around.isnan().all()
+        bf16_gemm_nt(*(operand.to(backend.device) for operand in operands), d, c)
+    expected = a.double() @ b.double().T
+    baseline = a.float() @ b.float().T
+    if c is not None:
+        expected, baseline = expected + before.double(), baseline + before
+    assert_matches(d, expected, baseline.to(dtype))
+    assert_untouched_around(d)
 
 
 def test_the_kernel_runs_where_it_is_said_to() -> None:
@@ -69,9 +68,15 @@ A, D = torch.ones(4, 64).bfloat16(), torch.ones(4, 16).bfloat16()
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"c": D}, NotImplementedError, "c must be None, got Tensor (accumulating"),
+        ({"c": D}, TypeError, "d must have dtype float32, got bfloat16 (convert it)"),
+        ({"c": D, "d": D.float()}, TypeError, "c must have dtype float32, got bfloat16"),
+        (
+            {"c": D.float()[:3], "d": D.float()},
+            ValueError,
+            "c must have shape [m, n] with m=4, got [3, 16] (m was set by a)",
+        ),
         ({"a": A.float()}, TypeError, "a must have dtype bfloat16, got float32 (convert it)"),
-        ({"a": A[:, :60]}, ValueError, "b must have shape [n, k] with k=60, got [16, 64]"),
+        ({"a": A[:, :56]}, ValueError, "b must have shape [n, k] with k=56, got [16, 64]"),
         (
             {"a": A[:, :60], "b": A.repeat(4, 1)[:, :60]},
             ValueError,
@@ -82,7 +87,17 @@ A, D = torch.ones(4, 64).bfloat16(), torch.ones(4, 16).bfloat16()
             ValueError,
             "n must be a multiple of 8, got 15 (pad b with zero rows)",
         ),
-        ({"d": D.float()}, TypeError, "d must have dtype bfloat16, got float32"),
+        ({"d": D.half()}, TypeError, "d must have dtype float32 or bfloat16, got float16"),
+        (
+            {"a": torch.ones(4, 128).bfloat16()[:, ::2]},
+            ValueError,
+            "a must have stride 1 in its last dim, got strides [128, 2]",
+        ),
+        (
+            {"a": torch.ones(64, 12).bfloat16().T[:4]},
+            ValueError,
+            "a must have outer strides that are multiples of 8 elements, got strides",
+        ),
         ({"d": D.T.contiguous().T}, ValueError, "d must have stride 1 in its last dim"),
         ({"d": torch.ones(4, 20).bfloat16()[:, 4:]}, ValueError, "d must have outer strides that"),
         ({"d": D.to("meta")}, ValueError, "d must be on cpu like a, got meta"),

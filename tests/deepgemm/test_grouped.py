@@ -1,4 +1,4 @@
-"""m_grouped_fp8_gemm_nt_contiguous against float64, with NaN in every padding row."""
+"""m_grouped_fp8_gemm_nt_contiguous and its BF16 form against float64, NaN in every padding row."""
 
 import pytest
 import torch
@@ -6,51 +6,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import deepgemm
 from deepgemm import m_grouped_fp8_gemm_nt_contiguous
 from tests.comparison import assert_matches
 from tests.conftest import Backend
+from tests.deepgemm.cases import PADDING, Pair, aligned, bf16_operand, fp8_operand, spoil, to
 from tests.oracles import fp8_gemm as oracle
 
-E4M3 = torch.float8_e4m3fn
-PADDING = -1
-
-Groups = list[int]
+HAS_KERNEL = False
 
 
-def aligned(*group_sizes: tuple[int, int]) -> Groups:
-    """The row map of groups of so many tokens, each padded to whole blocks of 128 rows."""
-    row_map = []
-    for group, size in group_sizes:
-        row_map += [group] * size + [PADDING] * (-size % 128)
-    return row_map
+def random_case(groups: list[int], num_groups: int, n: int, k: int) -> tuple[Pair, Pair]:
+    a = fp8_operand(len(groups), k, 1)
+    spoil(torch.tensor(groups, dtype=torch.int64) == PADDING, a)
+    return a, fp8_operand(n, k, 128, num_groups)
 
 
-def random_case(
-    groups: Groups, num_groups: int, n: int, k: int
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    k_blocks = -(-k // 128)
-    a = torch.randn(len(groups), k).to(E4M3)
-    a_scale = torch.exp2(torch.rand(len(groups), k_blocks) * 12 - 8)
-    padding = torch.tensor(groups, dtype=torch.int64) == PADDING
-    a.view(torch.uint8)[padding] = 0xFF
-    a_scale[padding] = torch.nan
-    b = torch.randn(num_groups, n, k).to(E4M3)
-    b_scale = torch.exp2(torch.rand(num_groups, -(-n // 128), k_blocks) * 12 - 8)
-    return (a, a_scale), (b, b_scale)
-
-
-def check_random_case(backend: Backend, groups: Groups, num_groups: int, n: int, k: int) -> None:
+def check_case(
+    backend: Backend, groups: list[int], num_groups: int, n: int, k: int, ends: list[int] | None
+) -> None:
+    """Of the groups of all rows; `ends` says the same in the other layout."""
     a, b = random_case(groups, num_groups, n, k)
     d = torch.full((len(groups), n), torch.nan, dtype=torch.bfloat16, device=backend.device)
-    row_map = torch.tensor(groups, dtype=torch.int32, device=backend.device)
+    layout = torch.tensor(groups if ends is None else ends, dtype=torch.int32)
     with backend.run():
         m_grouped_fp8_gemm_nt_contiguous(
-            (a[0].to(backend.device), a[1].to(backend.device)),
-            (b[0].to(backend.device), b[1].to(backend.device)),
+            to(backend.device, a),
+            to(backend.device, b),
             d,
-            row_map,
+            layout.to(backend.device),
+            use_psum_layout=ends is not None,
         )
     assert_matches(d, oracle.m_grouped_gemm_nt(a, b, groups), dtype=torch.bfloat16)
+
+
+def check_random_case(backend: Backend, groups: list[int], num_groups: int, n: int, k: int) -> None:
+    check_case(backend, groups, num_groups, n, k, None)
 
 
 @pytest.mark.parametrize(
@@ -63,12 +54,14 @@ def check_random_case(backend: Backend, groups: Groups, num_groups: int, n: int,
         pytest.param(aligned((0, 127), (1, 128), (2, 129)), 3, 136, 144, id="tile-edges"),
         pytest.param(aligned((2, 5), (0, 1), (2, 3)), 3, 64, 128, id="a-group-twice"),
         pytest.param(aligned((1, 200), (3, 56))[:-40], 4, 120, 112, id="rows-end-inside-a-tile"),
-        pytest.param([PADDING, 1, PADDING, 1] + [PADDING] * 124, 2, 64, 128, id="padding-between"),
+        pytest.param(aligned((1, 9)) + [PADDING] * 256, 2, 64, 128, id="blocks-of-padding-only"),
+        pytest.param(aligned((0, 3)), 1, 16, 0, id="nothing-to-sum"),
+        pytest.param(aligned((0, 3)), 1, 0, 128, id="no-columns"),
         pytest.param(aligned((0, 100), (1, 30)), 2, 2816, 2048, id="expert-up-projection"),
     ],
 )
 def test_matches_oracle(
-    backend: Backend, seed: int, groups: Groups, num_groups: int, n: int, k: int
+    backend: Backend, seed: int, groups: list[int], num_groups: int, n: int, k: int
 ) -> None:
     check_random_case(backend, groups, num_groups, n, k)
 
@@ -81,6 +74,96 @@ def test_matches_oracle(
 def test_matches_oracle_for_any_load(backend: Backend, sizes: list[int], seed: int) -> None:
     torch.manual_seed(seed)
     check_random_case(backend, aligned(*enumerate(sizes)), len(sizes), 64, 128)
+
+
+@pytest.mark.parametrize(
+    ("ends", "num_rows", "n", "k"),
+    [
+        pytest.param([], 0, 16, 128, id="no-groups"),
+        pytest.param([], 130, 16, 128, id="rows-of-no-group"),
+        pytest.param([0, 0], 128, 16, 128, id="empty-groups-only"),
+        pytest.param([1], 1, 8, 16, id="smallest"),
+        pytest.param([127, 256, 385], 385, 136, 144, id="tile-edges"),
+        pytest.param([5, 5, 128, 131], 400, 64, 128, id="gaps-and-empty-groups-between"),
+        pytest.param([128, 128, 256, 384], 384, 64, 128, id="no-gaps"),
+        pytest.param([200, 256 + 30], 512, 1408, 512, id="expert-down-projection"),
+    ],
+)
+def test_end_offsets(
+    backend: Backend, seed: int, ends: list[int], num_rows: int, n: int, k: int
+) -> None:
+    groups = oracle.row_map_of_ends(ends, num_rows)
+    check_case(backend, groups, len(ends), n, k, ends)
+
+
+@settings(max_examples=20)
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 64, 127, 128, 129]), min_size=1, max_size=5),
+    behind=st.integers(0, 140),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_end_offsets_of_any_load(
+    backend: Backend, sizes: list[int], behind: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    ends = []
+    for size in sizes:
+        begin = -(-(ends[-1] if ends else 0) // 128) * 128
+        ends.append(begin + size)
+    groups = oracle.row_map_of_ends(ends, ends[-1] + behind)
+    check_case(backend, groups, len(ends), 64, 128, ends)
+
+
+@pytest.mark.parametrize("by_column", [False, True], ids=["k-major", "n-major"])
+@pytest.mark.parametrize("use_psum_layout", [False, True], ids=["row-map", "end-offsets"])
+@pytest.mark.parametrize(
+    ("ends", "num_rows", "n", "k"),
+    [
+        pytest.param([], 0, 16, 64, id="no-groups"),
+        pytest.param([3], 130, 16, 0, id="nothing-to-sum"),
+        pytest.param([0, 0], 128, 16, 64, id="padding-only"),
+        pytest.param([127, 256, 385, 513], 600, 136, 72, id="tile-edges"),
+    ],
+)
+def test_bf16_matches_oracle(
+    backend: Backend,
+    seed: int,
+    ends: list[int],
+    num_rows: int,
+    n: int,
+    k: int,
+    use_psum_layout: bool,
+    by_column: bool,
+) -> None:
+    groups = oracle.row_map_of_ends(ends, num_rows)
+    a, b = bf16_operand(num_rows, k), bf16_operand(len(ends), n, k)
+    a[torch.tensor(groups, dtype=torch.int64) == PADDING] = torch.nan
+    d = torch.full((num_rows, n), torch.nan, dtype=torch.bfloat16, device=backend.device)
+    layout = torch.tensor(ends if use_psum_layout else groups, dtype=torch.int32)
+    weights = b.mT.contiguous().mT if by_column else b
+    with backend.run():
+        deepgemm.m_grouped_bf16_gemm_nt_contiguous(
+            a.to(backend.device),
+            weights.to(backend.device),
+            d,
+            layout.to(backend.device),
+            use_psum_layout=use_psum_layout,
+        )
+    rows: list[Tensor] = [weight.double() for weight in b]
+    expected = oracle.grouped(a.double(), rows, groups) if rows else d.cpu().double()
+    assert_matches(d, expected, dtype=torch.bfloat16)
+
+
+def test_first_name(backend: Backend, seed: int) -> None:
+    groups = aligned((1, 3))
+    a, b = random_case(groups, 2, 8, 16)
+    d = torch.empty(128, 8, dtype=torch.bfloat16, device=backend.device)
+    row_map = torch.tensor(groups, dtype=torch.int32, device=backend.device)
+    with backend.run():
+        deepgemm.m_grouped_gemm_fp8_fp8_bf16_nt_contiguous(
+            lhs=to(backend.device, a), rhs=to(backend.device, b), out=d, m_indices=row_map
+        )
+    assert_matches(d, oracle.m_grouped_gemm_nt(a, b, groups), dtype=torch.bfloat16)
 
 
 def test_accepts_every_keyword(backend: Backend, seed: int) -> None:

@@ -1,0 +1,70 @@
+"""Settings keep what they are given, and refuse what makes no sense."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import csrc
+import deepgemm
+from deepgemm import settings
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    yield
+    deepgemm.set_num_sms(0)
+    deepgemm.set_tc_util(100)
+    deepgemm.set_pdl(False)
+
+
+def test_num_sms() -> None:
+    everything = deepgemm.get_num_sms()
+    deepgemm.set_num_sms(20)
+    assert deepgemm.get_num_sms() == 20
+    deepgemm.set_num_sms(0)
+    assert deepgemm.get_num_sms() == everything
+    with pytest.raises(ValueError, match=f"num_sms must be between 0 and {everything}, got 9999"):
+        deepgemm.set_num_sms(9999)
+
+
+def test_num_sms_of_a_simulated_gpu() -> None:
+    with csrc.simulate(num_sms=6):
+        assert settings.num_sms_of(torch.device("cpu")) == 6
+        deepgemm.set_num_sms(4)
+        assert settings.num_sms_of(torch.device("cpu")) == 4
+        deepgemm.set_num_sms(20)
+        assert settings.num_sms_of(torch.device("cpu")) == 6
+
+
+def test_hints() -> None:
+    deepgemm.set_tc_util(80)
+    deepgemm.set_pdl(True)
+    assert (deepgemm.get_tc_util(), deepgemm.get_pdl()) == (80, True)
+    deepgemm.set_ignore_compile_dims(True)
+    deepgemm.set_block_size_multiple_of(16)
+    deepgemm.set_block_size_multiple_of((64, 128))
+    with pytest.raises(ValueError, match="tc_util must be between 0 and 100, got 101"):
+        deepgemm.set_tc_util(101)
+    with pytest.raises(ValueError, match=r"multiple must be powers of two up to 128, got \(64, 3"):
+        deepgemm.set_block_size_multiple_of((64, 3))
+
+
+def test_compile_mode() -> None:
+    deepgemm.set_compile_mode(0)
+    assert deepgemm.get_compile_mode() == 0
+    with pytest.raises(NotImplementedError, match="mode must be 0, got 1"):
+        deepgemm.set_compile_mode(1)
+
+
+def test_alignments() -> None:
+    assert deepgemm.get_theoretical_mk_alignment_for_contiguous_layout(expected_m=5) == 128
+    assert deepgemm.get_k_alignment_for_contiguous_layout() == 128
+    deepgemm.set_mk_alignment_for_contiguous_layout(128)
+    with pytest.raises(NotImplementedError, match="new_value must be 128, got 64"):
+        deepgemm.set_mk_alignment_for_contiguous_layout(64)
+    sizes = [(1, 4, 4), (4, 4, 4), (5, 4, 8), (17, 1, 32), (0, 2, 0)]
+    assert all(deepgemm.get_tma_aligned_size(x, size) == made for x, size, made in sizes)
+    with pytest.raises(ValueError, match="element_size must divide 16, got 3"):
+        deepgemm.get_tma_aligned_size(5, 3)
+    assert [deepgemm.align(x, 8) for x in (0, 1, 8, 9)] == [0, 8, 8, 16]
