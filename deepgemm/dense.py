@@ -156,7 +156,8 @@ def wgrad_gemm_fp8_fp8_fp32_nt(lhs: Pair, rhs: Pair, out: torch.Tensor) -> None:
     """Add `lhs @ rhs.T` to `out`, the gradient of a weight.
 
     Args:
-        lhs: like a of `fp8_gemm_nt`; its scale may also come as [ceil(k / 128), m].
+        lhs: like a of `fp8_gemm_nt`; its scale may also come as [ceil(k / 128), m]. Where both
+            shapes are the same it is [m, ceil(k / 128)].
         rhs: data [n, k], scale [n, ceil(k / 128)] or [ceil(k / 128), n].
         out: [m, n] float32; last dim contiguous, row stride a multiple of 4. It is added to.
 

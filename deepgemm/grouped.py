@@ -205,7 +205,7 @@ def _m_grouped_fp8_gemm(
     backend = check_rows(check, layout, grouping)
     if d.numel() == 0:
         return
-    if check.dims["k"] == 0:
+    if check.dims["k"] == 0 or check.dims["num_groups"] == 0:
         d.zero_()
     elif backend == "cpu":
         cpu.grouped_gemm_nt(a, scale_a, b, scale_b, d, layout, grouping)

@@ -135,7 +135,7 @@ def k_grouped_wgrad_gemm_fp8_fp8_fp32_nt(
 
     Args:
         lhs: like a of `k_grouped_fp8_gemm_nt_contiguous`; its scale may also come as
-            [sum(batch_sizes) / 128, m].
+            [sum(batch_sizes) / 128, m], unless that is the same shape.
         rhs: like b there, likewise.
         out: [num_groups, m, n] float32, added to.
         batch_sizes: the columns of each group: multiples of 128, 0 allowed.

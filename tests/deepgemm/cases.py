@@ -58,6 +58,21 @@ def assert_untouched_around(output: Tensor) -> None:
     assert around.isnan().all()
 
 
+def float32_sums(left: Tensor, right: Tensor, start: Tensor | None = None) -> Tensor:
+    """Start + left @ right.T, as far off as sums in float32 may be in an unlucky order.
+
+    Each of k partial sums is rounded by eps / 2 of what the sizes of the products sum to at most;
+    at random that makes sqrt(k) times as much.
+    """
+    left, right = left.double(), right.double()
+    sizes = left.abs() @ right.abs().T
+    exact = left @ right.T
+    if start is not None:
+        exact, sizes = exact + start.double(), sizes + start.double().abs()
+    error = torch.finfo(torch.float32).eps / 2 * (left.shape[1] + 1) ** 0.5 * sizes
+    return (exact + error).float()
+
+
 def aligned(*group_sizes: tuple[int, int]) -> list[int]:
     """The row map of groups of so many tokens, each padded to whole blocks of 128 rows."""
     row_map = []

@@ -6,13 +6,18 @@ from typing import Any
 import pytest
 import torch
 
-import csrc
 from deepgemm import bf16_gemm_nt
 from tests.comparison import assert_matches
 from tests.conftest import Backend
-from tests.deepgemm.cases import assert_untouched_around, bf16_operand, nan_output, surrounded
+from tests.deepgemm.cases import (
+    assert_untouched_around,
+    bf16_operand,
+    float32_sums,
+    nan_output,
+    surrounded,
+)
 
-HAS_KERNEL = True
+HAS_KERNEL = False
 
 
 @pytest.mark.parametrize("output", ["bf16", "fp32", "added-to-c", "added-to-d"])
@@ -47,19 +52,12 @@ def test_matches_oracle(
     with backend.run():
         bf16_gemm_nt(*(operand.to(backend.device) for operand in operands), d, c)
     expected = a.double() @ b.double().T
-    baseline = a.float() @ b.float().T
-    if c is not None:
-        expected, baseline = expected + before.double(), baseline + before
+    start = None if c is None else before
+    baseline = float32_sums(a, b, start)
+    if start is not None:
+        expected += start.double()
     assert_matches(d, expected, baseline.to(dtype))
     assert_untouched_around(d)
-
-
-def test_the_kernel_runs_where_it_is_said_to() -> None:
-    a, b = torch.ones(4, 64).bfloat16(), torch.ones(8, 64).bfloat16()
-    d = torch.empty(4, 8, dtype=torch.bfloat16)
-    with csrc.simulate(seed=5) as simulation:
-        bf16_gemm_nt(a, b, d)
-    assert simulation.report["num_wgmmas"] > 0
 
 
 A, D = torch.ones(4, 64).bfloat16(), torch.ones(4, 16).bfloat16()

@@ -12,22 +12,11 @@ from torch import Tensor
 from deepgemm import fp8_gemm_nt
 from tests.comparison import assert_matches
 from tests.conftest import Backend
+from tests.deepgemm.cases import E4M3, E4M3_NAN, fp8_operand, to
 from tests.oracles import fp8_gemm as oracle
 from tests.strategies import gemm_shapes
 
-E4M3 = torch.float8_e4m3fn
-E4M3_NAN = 0x7F
-
-
-def random_operand(rows: int, k: int, block_rows: int) -> tuple[Tensor, Tensor]:
-    """Codes of any size, and scales so far apart that one in a wrong place shows."""
-    data = torch.randn(rows, k).to(E4M3)
-    blocks = (-(-rows // block_rows), -(-k // 128))
-    return data, torch.exp2(torch.rand(blocks) * 12 - 8)
-
-
-def to(device: torch.device, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return pair[0].to(device), pair[1].to(device)
+HAS_KERNEL = True
 
 
 def poisoned_output(m: int, n: int, device: torch.device) -> Tensor:
@@ -35,7 +24,7 @@ def poisoned_output(m: int, n: int, device: torch.device) -> Tensor:
 
 
 def check_random_case(backend: Backend, m: int, n: int, k: int) -> None:
-    a, b = random_operand(m, k, 1), random_operand(n, k, 128)
+    a, b = fp8_operand(m, k, 1), fp8_operand(n, k, 128)
     d = poisoned_output(m, n, backend.device)
     with backend.run():
         fp8_gemm_nt(to(backend.device, a), to(backend.device, b), d)
@@ -109,7 +98,7 @@ def rows_apart(a: Tensor, sa: Tensor, b: Tensor, sb: Tensor) -> tuple[Tensor, ..
 def test_layouts(
     backend: Backend, seed: int, relaid: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
 ) -> None:
-    a, b = random_operand(130, 272, 1), random_operand(264, 272, 128)
+    a, b = fp8_operand(130, 272, 1), fp8_operand(264, 272, 128)
     d = poisoned_output(130, 264, backend.device)
     a_data, a_scale, b_data, b_scale = relaid(*to(backend.device, a), *to(backend.device, b))
     with backend.run():
@@ -118,7 +107,7 @@ def test_layouts(
 
 
 def test_writes_inside_d_only(backend: Backend, seed: int) -> None:
-    a, b = random_operand(130, 128, 1), random_operand(136, 128, 128)
+    a, b = fp8_operand(130, 128, 1), fp8_operand(136, 128, 128)
     around = poisoned_output(134, 152, backend.device)
     d = around[2:132, 8:144]
     with backend.run():
@@ -136,7 +125,7 @@ def test_writes_inside_d_only(backend: Backend, seed: int) -> None:
     ],
 )
 def test_accepts_every_keyword(backend: Backend, seed: int, keywords: dict[str, Any]) -> None:
-    a, b = random_operand(2, 128, 1), random_operand(8, 128, 128)
+    a, b = fp8_operand(2, 128, 1), fp8_operand(8, 128, 128)
     d = poisoned_output(2, 8, backend.device)
     with backend.run():
         fp8_gemm_nt(a=to(backend.device, a), b=to(backend.device, b), d=d, **keywords)

@@ -1,19 +1,18 @@
-"""m_grouped_fp8_gemm_nt_contiguous and its BF16 form against float64, NaN in every padding row."""
+"""m_grouped_fp8_gemm_nt_contiguous against float64, NaN in every padding row."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 import deepgemm
 from deepgemm import m_grouped_fp8_gemm_nt_contiguous
 from tests.comparison import assert_matches
 from tests.conftest import Backend
-from tests.deepgemm.cases import PADDING, Pair, aligned, bf16_operand, fp8_operand, spoil, to
+from tests.deepgemm.cases import PADDING, Pair, aligned, fp8_operand, spoil, to
 from tests.oracles import fp8_gemm as oracle
 
-HAS_KERNEL = False
+HAS_KERNEL = True
 
 
 def random_case(groups: list[int], num_groups: int, n: int, k: int) -> tuple[Pair, Pair]:
@@ -112,46 +111,6 @@ def test_end_offsets_of_any_load(
         ends.append(begin + size)
     groups = oracle.row_map_of_ends(ends, ends[-1] + behind)
     check_case(backend, groups, len(ends), 64, 128, ends)
-
-
-@pytest.mark.parametrize("by_column", [False, True], ids=["k-major", "n-major"])
-@pytest.mark.parametrize("use_psum_layout", [False, True], ids=["row-map", "end-offsets"])
-@pytest.mark.parametrize(
-    ("ends", "num_rows", "n", "k"),
-    [
-        pytest.param([], 0, 16, 64, id="no-groups"),
-        pytest.param([3], 130, 16, 0, id="nothing-to-sum"),
-        pytest.param([0, 0], 128, 16, 64, id="padding-only"),
-        pytest.param([127, 256, 385, 513], 600, 136, 72, id="tile-edges"),
-    ],
-)
-def test_bf16_matches_oracle(
-    backend: Backend,
-    seed: int,
-    ends: list[int],
-    num_rows: int,
-    n: int,
-    k: int,
-    use_psum_layout: bool,
-    by_column: bool,
-) -> None:
-    groups = oracle.row_map_of_ends(ends, num_rows)
-    a, b = bf16_operand(num_rows, k), bf16_operand(len(ends), n, k)
-    a[torch.tensor(groups, dtype=torch.int64) == PADDING] = torch.nan
-    d = torch.full((num_rows, n), torch.nan, dtype=torch.bfloat16, device=backend.device)
-    layout = torch.tensor(ends if use_psum_layout else groups, dtype=torch.int32)
-    weights = b.mT.contiguous().mT if by_column else b
-    with backend.run():
-        deepgemm.m_grouped_bf16_gemm_nt_contiguous(
-            a.to(backend.device),
-            weights.to(backend.device),
-            d,
-            layout.to(backend.device),
-            use_psum_layout=use_psum_layout,
-        )
-    rows: list[Tensor] = [weight.double() for weight in b]
-    expected = oracle.grouped(a.double(), rows, groups) if rows else d.cpu().double()
-    assert_matches(d, expected, dtype=torch.bfloat16)
 
 
 def test_first_name(backend: Backend, seed: int) -> None:
