@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from deepgemm.row_groups import RowGrouping, slices
 
 _GRAN = 128
-# Weights are dequantised this many rows at a time, which keeps them in the cache for the product
-# and, above all, in memory the process already has: fresh pages cost more than the arithmetic.
-_ROWS_AT_A_TIME = 512
+# Weights are dequantised about this many at a time, into memory that is used again and again: so
+# they stay in the cache for the product, and fresh pages cost more than all the arithmetic.
+_CHUNK_ELEMS = 2**19
 
 
 @torch.no_grad()
@@ -19,13 +19,14 @@ def gemm_nt(
     a: torch.Tensor, scale_a: torch.Tensor, b: torch.Tensor, scale_b: torch.Tensor, d: torch.Tensor
 ) -> None:
     """Compute `d = a @ b.T` for a [m, k] with 1 × 128 and b [n, k] with 128 × 128 scales."""
-    tokens = _dequantise(a, scale_a)
-    for start in range(0, len(b), _ROWS_AT_A_TIME):
-        rows = slice(start, start + _ROWS_AT_A_TIME)
-        blocks = slice(start // _GRAN, (start + _ROWS_AT_A_TIME) // _GRAN)
-        row_scale = scale_b[blocks].repeat_interleave(_GRAN, dim=0)
-        weights = _dequantise(b[rows], row_scale[: len(b) - start])
-        d[:, rows] = tokens @ weights.T
+    tokens = _dequantised(a, scale_a)
+    weights = _Chunks(b)
+    products = torch.empty(len(a), weights.num_rows)
+    for rows in weights.slices():
+        blocks = slice(rows.start // _GRAN, -(-rows.stop // _GRAN))
+        row_scale = scale_b[blocks].repeat_interleave(_GRAN, dim=0)[: rows.stop - rows.start]
+        part = products[:, : rows.stop - rows.start]
+        d[:, rows] = torch.mm(tokens, weights.dequantised(rows, row_scale).T, out=part)
 
 
 @torch.no_grad()
@@ -38,11 +39,10 @@ def accumulate_nt(
     d: torch.Tensor,
 ) -> None:
     """Compute `d = c + a @ b.T` for float32 d, a [m, k] and b [n, k] with 1 × 128 scales."""
-    left = _dequantise(a, scale_a)
-    for start in range(0, len(b), _ROWS_AT_A_TIME):
-        rows = slice(start, start + _ROWS_AT_A_TIME)
-        right = _dequantise(b[rows], scale_b[rows])
-        torch.addmm(c[:, rows], left, right.T, out=d[:, rows])
+    left, right = _dequantised(a, scale_a), _Chunks(b)
+    for rows in right.slices():
+        values = right.dequantised(rows, scale_b[rows])
+        torch.addmm(c[:, rows], left, values.T, out=d[:, rows])
 
 
 @torch.no_grad()
@@ -126,27 +126,59 @@ def k_grouped_bf16_gemm(
         first += k
 
 
-def _dequantise(data: torch.Tensor, row_scale: torch.Tensor) -> torch.Tensor:
-    # row_scale is [rows, ceil(k / 128)]; the last of its columns may serve fewer than 128 of k.
-    values = _to_float32(data)
-    rows, k = data.shape
-    whole = k // _GRAN
-    blocks = values[:, : whole * _GRAN].view(rows, whole, _GRAN)
-    blocks.mul_(row_scale[:, :whole].unsqueeze(-1))
-    if k % _GRAN:
-        values[:, whole * _GRAN :].mul_(row_scale[:, whole:])
-    return values
+class _Chunks:
+    """Rows of FP8 data [rows, k] that are dequantised some at a time, in the same memory."""
+
+    def __init__(self, data: torch.Tensor, num_rows: int | None = None) -> None:
+        rows, k = data.shape
+        fitting = max(1, _CHUNK_ELEMS // (max(1, k) * _GRAN)) * _GRAN
+        self.num_rows = min(rows, num_rows or fitting)
+        self._data = data
+        self._halves = torch.empty(self.num_rows, k, dtype=torch.int16)
+        self._values = torch.empty(self.num_rows, k)
+
+    def slices(self) -> Iterator[slice]:
+        rows = len(self._data)
+        for start in range(0, rows, max(1, self.num_rows)):
+            yield slice(start, min(rows, start + self.num_rows))
+
+    def dequantised(self, rows: slice, row_scale: torch.Tensor) -> torch.Tensor:
+        """Return [rows, k] float32, until the next call.
+
+        row_scale is [rows, ceil(k / 128)]; the last of its columns may serve fewer than 128 of k.
+        """
+        values = self._values[: rows.stop - rows.start]
+        if self._decode(self._data[rows], values):
+            # Decoding left out a factor. With scales this large it would overflow in the scale.
+            if row_scale.numel() and row_scale.abs().amax() < 2.0**100:
+                row_scale = row_scale * 256
+            else:
+                values.mul_(256)
+        whole = values.shape[1] // _GRAN * _GRAN
+        blocks = values[:, :whole].view(len(values), whole // _GRAN, _GRAN)
+        blocks.mul_(row_scale[:, : whole // _GRAN].unsqueeze(-1))
+        if whole < values.shape[1]:
+            values[:, whole:].mul_(row_scale[:, whole // _GRAN :])
+        return values
+
+    def _decode(self, data: torch.Tensor, values: torch.Tensor) -> bool:
+        # torch converts e4m3 one element after the other. The same bits moved into a half, whose
+        # exponent has one bit more, are the value divided by 2 ** 8, subnormals included, and that
+        # runs ten times as fast. Only the two NaN codes would turn into numbers: 127 and 255 are
+        # the largest bytes, so a maximum finds them.
+        codes = data.view(torch.int8)
+        if data.numel() == 0 or codes.max() == 0x7F or data.view(torch.uint8).max() == 0xFF:
+            values.copy_(data)
+            return False
+        half = self._halves[: len(data)]
+        half.copy_(codes).bitwise_left_shift_(7)
+        # Widening copied the sign into bit 15, where it belongs, and into bit 14, where it does
+        # not.
+        half.bitwise_and_(~(1 << 14))
+        values.copy_(half.view(torch.float16))
+        return True
 
 
-def _to_float32(data: torch.Tensor) -> torch.Tensor:
-    # torch converts e4m3 one element after the other. The same bits moved into a half, whose
-    # exponent has one bit more, are the value divided by 2 ** 8, subnormals included, and that
-    # runs ten times as fast. Only the two NaN codes would turn into numbers: 127 and 255 are the
-    # largest bytes, so a maximum finds them.
-    codes = data.view(torch.int8)
-    if data.numel() == 0 or codes.max() == 0x7F or data.view(torch.uint8).max() == 0xFF:
-        return data.float()
-    half = codes.to(torch.int16).bitwise_left_shift_(7)
-    # Widening copied the sign into bit 15, where it belongs, and into bit 14, where it does not.
-    half.bitwise_and_(~(1 << 14))
-    return half.view(torch.float16).float().mul_(256)
+def _dequantised(data: torch.Tensor, row_scale: torch.Tensor) -> torch.Tensor:
+    rows = len(data)
+    return _Chunks(data, max(1, rows)).dequantised(slice(0, rows), row_scale)
