@@ -124,6 +124,7 @@ def k_grouped_fp8_gemm_tn_contiguous(
     check.tensor("b[0]", b_data, (sum(sizes), "n"), _E4M3, layout="any")
     check.tensor("a[1]", a_scale, (sum(sizes) // 128, "m"), torch.float32, layout="any")
     check.tensor("b[1]", b_scale, (sum(sizes) // 128, "n"), torch.float32, layout="any")
+    check.tensor("d", d, ("num_groups", "m", "n"), torch.float32, layout="any")
     flat_a, flat_b = _group_after_group(a_data, sizes), _group_after_group(b_data, sizes)
     _k_grouped_fp8_accumulate(op, flat_a, a_scale.T, flat_b, b_scale.T, d, addend, sizes, layout)
 
@@ -184,15 +185,13 @@ def _k_grouped_fp8_accumulate(
 ) -> None:
     check, names = Checker(op), names_of(op)
     check.tensor(names.d, d, ("num_groups", "m", "n"), torch.float32, layout="tma")
-    check_columns(check, ks, layout, 128, "batch_sizes" if names.a == "lhs" else "ks_cpu")
+    check_columns(check, ks, layout, 128, "batch_sizes" if names.d == "out" else "ks_cpu")
     (num_groups, m, n), total = d.shape, sum(ks)
     for name, data, scale, extent in ((names.a, a, scale_a, m), (names.b, b, scale_b, n)):
-        # The transposed layout of the public tn function has become this one by now.
-        stem = name.removesuffix(".T")
-        check.tensor(f"{stem}[0]", data, (extent * total,), _E4M3)
+        check.tensor(name.data, data, (extent * total,), _E4M3)
         blocks = ceil_div(total, PER_TOKEN[1])
-        check.tensor(f"{stem}[1]", scale, (extent, blocks), torch.float32, layout="any")
-    check_extents(check, "m", "n")
+        check.tensor(name.scale, scale, (extent, blocks), torch.float32, layout="any")
+    check_extents(check, m, n)
     check_output(check, d, ("num_groups", "m", "n"), torch.float32)
     check_addend(check, c, d, ("num_groups", "m", "n"))
     backend = check.backend(has_kernel=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
@@ -26,27 +25,35 @@ PER_BLOCK: Granularity = (128, 128)
 _MAX_EXTENT = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """What the caller of an op calls its operands."""
+class OperandName(NamedTuple):
+    """What the caller of an op calls an operand, and the data and the scale of a pair."""
 
-    a: str
-    b: str
+    whole: str
+    data: str
+    scale: str
+
+
+class Names(NamedTuple):
+    """What the caller of an op calls its operands and its output."""
+
+    a: OperandName
+    b: OperandName
     d: str
-
-    def part(self, name: str, index: int) -> str:
-        """Name the data (0) or the scale (1) of a pair."""
-        stem, dot, view = name.partition(".")
-        return f"{stem}[{index}]{dot}{view}"
 
 
 @functools.cache
 def names_of(op: str) -> Names:
     """Name the operands of an op; `.T` where the op takes them transposed."""
     if "gemm_fp8_fp8" in op:
-        return Names("lhs", "rhs", "out")
+        return Names(_operand_name("lhs", ""), _operand_name("rhs", ""), "out")
     layout = next(part for part in ("nt", "nn", "tn", "tt") if part in op.split("_"))
-    return Names("a.T" if layout[0] == "t" else "a", "b.T" if layout[1] == "n" else "b", "d")
+    a = _operand_name("a", ".T" if layout[0] == "t" else "")
+    b = _operand_name("b", ".T" if layout[1] == "n" else "")
+    return Names(a, b, "d")
+
+
+def _operand_name(name: str, view: str) -> OperandName:
+    return OperandName(f"{name}{view}", f"{name}[0]{view}", f"{name}[1]{view}")
 
 
 def pair_of(op: str, operand: Literal["a", "b"], pair: object) -> Pair:
@@ -54,7 +61,7 @@ def pair_of(op: str, operand: Literal["a", "b"], pair: object) -> Pair:
     if isinstance(pair, tuple | list) and len(pair) == 2:
         data, scale = pair
         return data, scale
-    name, actual = getattr(names_of(op), operand), type(pair).__name__
+    name, actual = getattr(names_of(op), operand).whole, type(pair).__name__
     return Checker(op).wrong_type(name, "be a pair (data, scale)", actual, "cast to FP8 first")
 
 
@@ -111,37 +118,46 @@ def rows_per_scale(
 
 
 def check_fp8(
-    check: Checker, name: str, pair: Pair, shape: tuple[str, ...], granularity: Granularity
+    check: Checker, name: OperandName, pair: Pair, shape: tuple[str, ...], granularity: Granularity
 ) -> None:
     """Require `(data, scale)`, data K-major e4m3 of `shape`."""
-    names = names_of(check.op)
-    (data, scale), data_name = pair, names.part(name, 0)
-    check.tensor(data_name, data, shape, torch.float8_e4m3fn, layout="any")
+    data, scale = pair
+    check.tensor(name.data, data, shape, torch.float8_e4m3fn, layout="any")
     *groups, rows, k = data.shape
-    check_extents(check, *shape)
-    check.multiple("k", k, 16, f"pad {names.a} and {names.b} with zero columns")
-    check.layout(data_name, data, "tma")
+    check_extents(check, rows, k)
+    _check_multiple(check, "k", k, 16)
+    check.layout(name.data, data, "tma")
     scale_shape = (*groups, ceil_div(rows, granularity[0]), ceil_div(k, granularity[1]))
-    check.tensor(names.part(name, 1), scale, scale_shape, torch.float32, layout="any")
+    check.tensor(name.scale, scale, scale_shape, torch.float32, layout="any")
 
 
-def check_bf16(check: Checker, name: str, value: torch.Tensor, shape: tuple[str, ...]) -> None:
+def check_bf16(
+    check: Checker, name: OperandName, value: torch.Tensor, shape: tuple[str, ...]
+) -> None:
     """Require a bf16 matrix, or one per group, either of whose dims is contiguous."""
-    check.tensor(name, value, shape, torch.bfloat16, layout="any")
-    check_extents(check, *shape)
-    names = names_of(check.op)
-    check.multiple("k", check.dims["k"], 8, f"pad {names.a} and {names.b} with zero columns")
+    check.tensor(name.whole, value, shape, torch.bfloat16, layout="any")
+    rows, k = value.shape[-2:]
+    check_extents(check, rows, k)
+    _check_multiple(check, "k", k, 8)
     by_column = value.stride(-2) == 1 and value.stride(-1) != 1
-    check.layout(name, value.transpose(-1, -2) if by_column else value, "tma")
+    check.layout(name.whole, value.transpose(-1, -2) if by_column else value, "tma")
 
 
 def check_output(
     check: Checker, d: torch.Tensor, shape: tuple[str, ...], *dtypes: torch.dtype
 ) -> None:
     """Require an output with rows that a kernel can store."""
-    names = names_of(check.op)
-    check.multiple("n", check.dims["n"], 8, f"pad {names.b} with zero rows")
-    check.tensor(names.d, d, shape, *dtypes, layout="tma")
+    _check_multiple(check, "n", check.dims["n"], 8)
+    check.tensor(names_of(check.op).d, d, shape, *dtypes, layout="tma")
+
+
+def _check_multiple(check: Checker, dim: str, size: int, factor: int) -> None:
+    if size % factor:
+        a, b, _ = names_of(check.op)
+        remedy = f"pad {b.whole} with zero rows"
+        if dim == "k":
+            remedy = f"pad {a.whole} and {b.whole} with zero columns"
+        check.multiple(dim, size, factor, remedy)
 
 
 def check_addend(check: Checker, c: torch.Tensor, d: torch.Tensor, shape: tuple[str, ...]) -> None:
@@ -154,11 +170,12 @@ def check_addend(check: Checker, c: torch.Tensor, d: torch.Tensor, shape: tuple[
         check.invalid("c", rule, list(c.stride()), "clone it")
 
 
-def check_extents(check: Checker, *names: str) -> None:
+def check_extents(check: Checker, *sizes: int) -> None:
     """Require sizes that the kernels can count to."""
-    for name in names:
-        if check.dims[name] > _MAX_EXTENT:
-            check.between(name, check.dims[name], 0, _MAX_EXTENT, "split the product")
+    for size in sizes:
+        if size > _MAX_EXTENT:
+            name = next(name for name, bound in check.dims.items() if bound == size)
+            check.between(name, size, 0, _MAX_EXTENT, "split the product")
 
 
 @torch.no_grad()

@@ -131,7 +131,7 @@ def per_custom_dims_cast_to_fp8(
         check.between("dims", dim, -x.dim(), x.dim() - 1, "count the dims of x")
     kept = {dim % x.dim() for dim in dims}
     others = tuple(dim for dim in range(x.dim()) if dim not in kept)
-    amax = x.abs().float().amax(others, keepdim=True) if others else x.abs().float()
+    amax = _amax(x, others)
     scale = _scale_of(amax, use_ue8m0=use_ue8m0)
     data = (x.float() / scale).to(torch.float8_e4m3fn).contiguous()
     return data, scale.squeeze(others) if others else scale
@@ -163,3 +163,9 @@ def _cast_blocks(
 def _scale_of(amax: torch.Tensor, *, use_ue8m0: bool) -> torch.Tensor:
     scale = amax.clamp(min=_SMALLEST_AMAX) / _E4M3_MAX
     return ceil_to_ue8m0(scale) if use_ue8m0 else scale
+
+
+def _amax(x: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
+    if x.numel() == 0:
+        return x.new_zeros([1 if dim in dims else x.shape[dim] for dim in range(x.dim())]).float()
+    return x.abs().float().amax(dims, keepdim=True) if dims else x.abs().float()

@@ -28,7 +28,7 @@ def check_rows(
     Its values are read on the CPU only: a GPU would have to be waited for.
     """
     name = "masked_m" if grouping == "masked" else "grouped_layout"
-    if grouping == "row_map" and names_of(check.op).a == "lhs":
+    if grouping == "row_map" and names_of(check.op).d == "out":
         name = "m_indices"
     extent = "m" if grouping == "row_map" else "num_groups"
     check.tensor(name, layout, (extent,), torch.int32)

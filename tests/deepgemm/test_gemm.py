@@ -76,6 +76,19 @@ def test_every_code(backend: Backend) -> None:
         assert_matches(d, expected[rows], dtype=torch.bfloat16)
 
 
+@pytest.mark.parametrize("exponent", [-140, -120, 110, 121])
+def test_scales_of_any_size(backend: Backend, exponent: int) -> None:
+    """The data's own exponent makes up for the scale's; neither overflows on the way."""
+    a = torch.full((16, 16), 2.0**-9).to(E4M3), torch.full((16, 1), 2.0**exponent)
+    b = torch.ones(8, 16).to(E4M3), torch.ones(1, 1)
+    if exponent < 0:
+        a, b = (a[0], torch.full((16, 1), 2.0**30)), (b[0], torch.full((1, 1), 2.0**exponent))
+    d = poisoned_output(16, 8, backend.device)
+    with backend.run():
+        fp8_gemm_nt(to(backend.device, a), to(backend.device, b), d)
+    assert_matches(d, oracle.gemm_nt(a, b), dtype=torch.bfloat16)
+
+
 def mn_major_scale_a(a: Tensor, sa: Tensor, b: Tensor, sb: Tensor) -> tuple[Tensor, ...]:
     return a, sa.T.contiguous().T, b, sb
 

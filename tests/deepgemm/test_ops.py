@@ -134,12 +134,19 @@ def grouped(x: Tensor, w: tuple[Tensor, Tensor], out: Tensor) -> Tensor:
     return out - 1
 
 
+def columns(x: Tensor, w: tuple[Tensor, Tensor], out: Tensor) -> Tensor:
+    a, b = (deepgemm.per_channel_cast_to_fp8(w[0].float().T) for _ in range(2))
+    layout, total = torch.full((1,), 128, dtype=torch.int32), torch.ones(1, 16, 16)
+    deepgemm.k_grouped_fp8_gemm_tn_contiguous(a, b, total, [128], layout, c=total)
+    return total * 2
+
+
 def bf16(x: Tensor, w: tuple[Tensor, Tensor], out: Tensor) -> Tensor:
     deepgemm.bf16_gemm_nn(x, w[0].to(torch.bfloat16).T.contiguous(), out)
     return out.relu()
 
 
-@pytest.mark.parametrize("function", [dense, added_to_itself, grouped, bf16])
+@pytest.mark.parametrize("function", [dense, added_to_itself, grouped, columns, bf16])
 def test_compiles_as_one_graph(function: Callable[..., Tensor], seed: int) -> None:
     x, w = bf16_operand(12, 128), fp8_operand(16, 128, 128)
     out = bf16_operand(12, 16)

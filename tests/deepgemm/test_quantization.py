@@ -1,5 +1,6 @@
 """Casts to FP8: what the scales must be, and how far data * scale may be from x."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from deepgemm import ceil_div, per_block_cast_to_fp8, per_token_cast_to_fp8
+from deepgemm import (
+    ceil_div,
+    per_block_cast_to_fp8,
+    per_channel_cast_to_fp8,
+    per_custom_dims_cast_to_fp8,
+    per_token_cast_to_fp8,
+)
 from tests.oracles import fp8_gemm as oracle
 from tests.strategies import extents
 
@@ -105,3 +112,75 @@ def test_refuses(cast: Cast, block_rows: int) -> None:
         cast(torch.zeros(2, 2, dtype=torch.int32))
     with pytest.raises(ValueError, match="gran_k must be at least 1, got 0"):
         cast(torch.zeros(2, 2), gran_k=0)
+
+
+@settings(max_examples=20)
+@given(
+    blocks=st.integers(0, 3),
+    columns=extents(16),
+    gran_k=st.sampled_from([32, 128]),
+    use_ue8m0=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_along_rows(blocks: int, columns: int, gran_k: int, use_ue8m0: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    x = torch.randn(blocks * gran_k, columns) * torch.exp2(torch.rand(columns) * 20 - 10)
+    data, scale = per_channel_cast_to_fp8(x, use_ue8m0, gran_k)
+    assert data.shape == x.shape
+    assert scale.shape == (blocks, columns)
+    assert data.is_contiguous()
+    assert scale.is_contiguous()
+    check_each_scale(x, data, scale.repeat_interleave(gran_k, 0), use_ue8m0=use_ue8m0)
+    for block, row in enumerate(scale):
+        sizes = x[block * gran_k : (block + 1) * gran_k].double().abs().amax(0)
+        check_scales(row, sizes, use_ue8m0=use_ue8m0)
+
+
+def check_scales(scale: Tensor, amax: Tensor, *, use_ue8m0: bool) -> None:
+    for made, size in zip(scale.reshape(-1).tolist(), amax.reshape(-1).tolist(), strict=True):
+        exact = max(size, 1e-4) / 448
+        if use_ue8m0:
+            assert math.frexp(made)[0] == 0.5
+            assert exact * (1 - 1e-6) <= made < 2 * exact
+        else:
+            assert made == pytest.approx(exact, rel=1e-6)
+
+
+def check_each_scale(x: Tensor, data: Tensor, scale: Tensor, *, use_ue8m0: bool) -> None:
+    """Of a scale for each element: the data is the nearest code."""
+    made = data.double() * scale.double()
+    bound = torch.maximum(x.double().abs() * 2**-4, scale.double() * 2**-10) * (1 + 1e-6)
+    assert ((made - x.double()).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("use_ue8m0", [False, True])
+@pytest.mark.parametrize(
+    ("dims", "kept"),
+    [((0,), (True, False, False)), ((0, -1), (True, False, True)), ((), (False,) * 3)],
+)
+def test_custom_dims(
+    seed: int, dims: tuple[int, ...], kept: tuple[bool, ...], use_ue8m0: bool
+) -> None:
+    x = torch.randn(3, 5, 7) * torch.exp2(torch.rand(3, 1, 7) * 20 - 10)
+    data, scale = per_custom_dims_cast_to_fp8(x, dims, use_ue8m0)
+    assert scale.shape == tuple(n for n, keep in zip(x.shape, kept, strict=True) if keep)
+    others = tuple(dim for dim, keep in enumerate(kept) if not keep)
+    amax = x.double().abs().amax(others)
+    check_scales(scale, amax, use_ue8m0=use_ue8m0)
+    spread = scale.view([n if keep else 1 for n, keep in zip(x.shape, kept, strict=True)])
+    check_each_scale(x, data, spread.expand_as(x), use_ue8m0=use_ue8m0)
+
+
+def test_custom_dims_of_nothing() -> None:
+    data, scale = per_custom_dims_cast_to_fp8(torch.zeros(3, 0), (0,), use_ue8m0=False)
+    assert data.shape == (3, 0)
+    assert torch.equal(scale, torch.full((3,), 1e-4) / 448)
+
+
+def test_other_casts_refuse() -> None:
+    with pytest.raises(ValueError, match="k must be a multiple of 128, got 100"):
+        per_channel_cast_to_fp8(torch.zeros(100, 2))
+    with pytest.raises(ValueError, match="dims must be between -2 and 1, got 2"):
+        per_custom_dims_cast_to_fp8(torch.zeros(2, 2), (2,), use_ue8m0=False)
+    with pytest.raises(TypeError, match="x must be a tensor, got list"):
+        per_custom_dims_cast_to_fp8([1.0], (0,), use_ue8m0=False)  # type: ignore[arg-type]
