@@ -18,8 +18,8 @@ def test_difference() -> None:
     assert testing.calc_diff(torch.zeros(3), torch.zeros(3)) == 0
     # One side is c times the other: 1 - 2c / (1 + c²).
     assert testing.calc_diff(x, 3 * x) == pytest.approx(1 - 6 / 10)
-    # A loss of accuracy that float32 sums would not see.
-    assert 0 < testing.calc_diff(x.double(), x.double() * (1 + 1e-6)) < 1e-11
+    # Half the square of a relative error that float32 sums would bury.
+    assert testing.calc_diff(x, x * (1 + 2**-12)) == pytest.approx(2**-25, rel=1e-3)
 
 
 def test_bytes() -> None:
