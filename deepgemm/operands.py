@@ -46,7 +46,7 @@ def names_of(op: str) -> Names:
     """Name the operands of an op; `.T` where the op takes them transposed."""
     if "gemm_fp8_fp8" in op:
         return Names(_operand_name("lhs", ""), _operand_name("rhs", ""), "out")
-    layout = next(part for part in ("nt", "nn", "tn", "tt") if part in op.split("_"))
+    layout = next((part for part in ("nn", "tn", "tt") if part in op.split("_")), "nt")
     a = _operand_name("a", ".T" if layout[0] == "t" else "")
     b = _operand_name("b", ".T" if layout[1] == "n" else "")
     return Names(a, b, "d")

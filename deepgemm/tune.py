@@ -10,7 +10,7 @@ import torch
 
 from csrc import Checker, num_sms
 from deepgemm import fp8_kernels
-from deepgemm.operands import PER_BLOCK, PER_TOKEN, Pair, check_operand, check_output
+from deepgemm.operands import PER_BLOCK, PER_TOKEN, Pair, check_fp8, check_output, names_of, pair_of
 from deepgemm.plan import Config, Problem, candidates, cycles
 from deepgemm.tuned import remember
 
@@ -41,10 +41,11 @@ def tune(a: Pair, b: Pair, d: torch.Tensor, *, most: int = 16) -> Config:
         csrc.cache.CacheError: the cache folder cannot be written.
     """
     check = Checker("tune")
-    a_data, _ = check_operand(check, "a", a, ("m", "k"), PER_TOKEN)
-    b_data, _ = check_operand(check, "b", b, ("n", "k"), PER_BLOCK)
-    check_output(check, d)
-    (m, k), n = a_data.shape, len(b_data)
+    names, a, b = names_of("tune"), pair_of("tune", "a", a), pair_of("tune", "b", b)
+    check_fp8(check, names.a, a, ("m", "k"), PER_TOKEN)
+    check_fp8(check, names.b, b, ("n", "k"), PER_BLOCK)
+    check_output(check, d, ("m", "n"), torch.bfloat16)
+    (m, k), n = a[0].shape, len(b[0])
     for name, size in check.dims.items():
         check.between(name, size, 1, 2**31 - 1, "there is nothing to tune")
     check.between("most", most, 1, 1000, "try at least one")

@@ -17,7 +17,7 @@ from tests.deepgemm.cases import (
     surrounded,
 )
 
-HAS_KERNEL = False
+HAS_KERNEL = True
 
 
 @pytest.mark.parametrize("output", ["bf16", "fp32", "added-to-c", "added-to-d"])

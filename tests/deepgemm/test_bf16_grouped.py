@@ -10,7 +10,7 @@ from tests.conftest import Backend
 from tests.deepgemm.cases import PADDING, bf16_operand, float32_sums
 from tests.oracles import fp8_gemm as oracle
 
-HAS_KERNEL = False
+HAS_KERNEL = True
 
 
 @pytest.mark.parametrize("by_column", [False, True], ids=["k-major", "n-major"])
