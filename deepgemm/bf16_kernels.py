@@ -16,11 +16,11 @@ from csrc import (
     Struct,
     TensorMap,
     compile_kernel,
-    num_sms,
 )
 from deepgemm.layout import ceil_div
 from deepgemm.plan import Grouping, Output, Problem
 from deepgemm.plan_bf16 import Bf16Tiles, Major, plan
+from deepgemm.settings import num_sms_of
 
 _NAMESPACE = "openweek::deepgemm"
 _GROUPINGS: dict[Grouping, str] = {
@@ -96,7 +96,7 @@ def gemm(
         expected_m=expected_m,
         output=output,
     )
-    sms = num_sms(a.device)
+    sms = num_sms_of(a.device)
     tiles = tiles or plan(problem, sms, _major(a), _major(b))
     clusters = min(tiles.num_clusters(problem), max(1, sms // tiles.cluster))
     rows_a, rows_b = tiles.loaded_rows

@@ -17,10 +17,10 @@ from csrc import (
     Struct,
     TensorMap,
     compile_kernel,
-    num_sms,
 )
 from deepgemm.layout import ceil_div
 from deepgemm.plan import Config, FewTokens, Grouping, Problem, Tiles, plan
+from deepgemm.settings import num_sms_of
 from deepgemm.tuned import tuned
 
 _NAMESPACE = "openweek::deepgemm"
@@ -85,7 +85,7 @@ def gemm_nt(
     problem = Problem(
         grouping=grouping, m=m, n=n, k=k, num_groups=num_groups, expected_m=expected_m
     )
-    sms = num_sms(a.device)
+    sms = num_sms_of(a.device)
     config = config or tuned(problem, a.device) or plan(problem, sms)
     box_a, box_b, box_d = _boxes(config)
     clusters = min(config.num_clusters(problem), max(1, sms // config.cluster))
@@ -184,7 +184,7 @@ def _accumulate(
     config: Tiles | None,
 ) -> None:
     device = sums[1].device
-    chosen = config or plan(problem, num_sms(device))
+    chosen = config or plan(problem, num_sms_of(device))
     boxes = _boxes(chosen)
     most = next(size for size in _MOST_GROUPS if size >= len(operands))
     maps = []
@@ -194,7 +194,7 @@ def _accumulate(
         tensors = [pair[which] if pair[which].numel() else some for pair in operands]
         tensors += [some] * (most - len(tensors))
         maps += [TensorMap.of(t[None], boxes[which], swizzle_bytes=128) for t in tensors]
-    clusters = min(chosen.num_clusters(problem), max(1, num_sms(device) // chosen.cluster))
+    clusters = min(chosen.num_clusters(problem), max(1, num_sms_of(device) // chosen.cluster))
     _accumulate_launcher(chosen, problem.grouping, most)(
         *maps,
         *(value for scale in scales for value in (scale, scale.stride(0), scale.stride(1), 0)),

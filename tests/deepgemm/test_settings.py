@@ -1,5 +1,6 @@
 """Settings keep what they are given, and refuse what makes no sense."""
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 import csrc
 import deepgemm
+from csrc import simulation
 from deepgemm import settings
 
 
@@ -68,3 +70,21 @@ def test_alignments() -> None:
     with pytest.raises(ValueError, match="element_size must divide 16, got 3"):
         deepgemm.get_tma_aligned_size(5, 3)
     assert [deepgemm.align(x, 8) for x in (0, 1, 8, 9)] == [0, 8, 8, 16]
+
+
+@pytest.mark.parametrize("product", ["fp8", "bf16"])
+@pytest.mark.compile
+def test_launches_keep_to_the_sms(product: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    grids: list[int] = []
+    monkeypatch.setattr(
+        simulation.Simulation, "launch", lambda _, launch: grids.append(math.prod(launch.grid))
+    )
+    deepgemm.set_num_sms(4)
+    d = torch.zeros(1024, 1024, dtype=torch.bfloat16)
+    with csrc.simulate(num_sms=8):
+        if product == "bf16":
+            deepgemm.bf16_gemm_nt(d, d, d.clone())
+        else:
+            codes = torch.zeros(1024, 128, dtype=torch.float8_e4m3fn)
+            deepgemm.fp8_gemm_nt((codes, torch.ones(1024, 1)), (codes, torch.ones(8, 1)), d)
+    assert grids == [4]
