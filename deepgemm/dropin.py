@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from deepgemm import layout, quantization, scales, testing
+from deepgemm import layout, not_built, quantization, scales, testing
 
 # Submodules that callers import names from, and the modules of ours that have those names.
 _SUBMODULES = {
-    "utils": (layout, quantization, scales),
-    "utils.math": (layout, quantization, scales),
+    "utils": (layout, not_built, quantization, scales),
+    "utils.math": (layout, not_built, quantization, scales),
     "utils.layout": (layout, scales),
     "jit_kernels": (),
     "jit_kernels.utils": (layout, scales),

@@ -172,7 +172,7 @@ def test_stands_in_for_deep_gemm(deep_gemm: ModuleType) -> None:
         ("utils", "per_token_cast_to_fp8 per_channel_cast_to_fp8 per_block_cast_to_fp8 align"),
         ("utils", "ceil_div ceil_to_ue8m0 pack_ue8m0_to_int per_custom_dims_cast_to_fp8"),
         ("utils", "get_mn_major_tma_aligned_tensor get_mk_alignment_for_contiguous_layout"),
-        ("utils.math", "ceil_div align per_token_cast_to_fp8"),
+        ("utils.math", "ceil_div align per_token_cast_to_fp8 per_token_cast_to_fp4"),
         ("utils.layout", "get_mn_major_tma_aligned_packed_ue8m0_tensor"),
         ("jit_kernels.utils", "get_tma_aligned_size ceil_div get_col_major_tma_aligned_tensor"),
         ("testing", "bench bench_kineto calc_diff count_bytes assert_bitwise_equal"),
