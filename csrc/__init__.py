@@ -5,7 +5,7 @@ from csrc.checks import Checker
 from csrc.compiler import compile_kernel
 from csrc.launcher import Launcher, num_sms
 from csrc.parameters import Map, Number, Pointer, Signature, Struct
-from csrc.simulation import simulate
+from csrc.simulation import simulate, simulating
 from csrc.tensor_map import TensorMap
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "compile_kernel",
     "num_sms",
     "simulate",
+    "simulating",
 ]

@@ -129,6 +129,11 @@ def active() -> Simulation | None:
     return _ACTIVE.get() or _of_process(os.environ.get("OPENWEEK_SIMULATE", ""))
 
 
+def simulating() -> bool:
+    """Whether kernels on CPU tensors run in a simulation here and now."""
+    return active() is not None
+
+
 @functools.cache
 def _of_process(asked: str) -> Simulation | None:
     return Simulation() if asked not in ("", "0") else None

@@ -20,7 +20,7 @@ from csrc import (
 from deepgemm.layout import ceil_div
 from deepgemm.plan import Grouping, Output, Problem
 from deepgemm.plan_bf16 import Bf16Tiles, Major, plan
-from deepgemm.settings import num_sms_of
+from deepgemm.settings import get_pdl, num_sms_of
 
 _NAMESPACE = "openweek::deepgemm"
 _GROUPINGS: dict[Grouping, str] = {
@@ -100,7 +100,7 @@ def gemm(
     tiles = tiles or plan(problem, sms, _major(a), _major(b))
     clusters = min(tiles.num_clusters(problem), max(1, sms // tiles.cluster))
     rows_a, rows_b = tiles.loaded_rows
-    _launcher(tiles, grouping)(
+    _launcher(tiles, grouping, get_pdl())(
         _operand(a, tiles.major_a, rows_a),
         _operand(b, tiles.major_b, rows_b),
         *(_map_of_d(d, tiles) if output == "bf16" else (*_matrix(c), *_matrix(d))),
@@ -123,7 +123,7 @@ def expression(tiles: Bf16Tiles, grouping: Grouping) -> str:
 
 
 @functools.cache
-def _launcher(tiles: Bf16Tiles, grouping: Grouping) -> Launcher:
+def _launcher(tiles: Bf16Tiles, grouping: Grouping, pdl: bool) -> Launcher:
     return Launcher(
         compile_kernel("deepgemm/bf16_gemm.cu", expression(tiles, grouping)),
         _SIGNATURES[tiles.output],
@@ -131,6 +131,7 @@ def _launcher(tiles: Bf16Tiles, grouping: Grouping) -> Launcher:
         block=(tiles.num_threads, 1, 1),
         cluster=(tiles.cluster, 1, 1),
         smem_bytes=tiles.smem_bytes,
+        programmatic=pdl,
     )
 
 

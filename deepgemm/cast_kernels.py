@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from csrc import Launcher, Number, Pointer, Signature, Struct, compile_kernel
+from csrc import Launcher, Number, Pointer, Signature, Struct, compile_kernel, simulating
 from deepgemm.layout import ceil_div
 
 Granularity = Literal["row", "column", "block"]
@@ -18,6 +18,13 @@ _GRANULARITIES: dict[Granularity, str] = {"row": "kRow", "column": "kColumn", "b
 _BLOCK, _THREADS = 128, 256
 # What a lane loads at once, in elements.
 _VECTOR = 4
+
+
+def serve(x: torch.Tensor) -> bool:
+    """Whether kernels run on the device of x, and take x as it is."""
+    if x.device.type == "cuda":
+        return torch.cuda.get_device_capability(x.device) == (9, 0) and can_cast(x)
+    return x.device.type == "cpu" and simulating() and can_cast(x)
 
 
 def can_cast(x: torch.Tensor) -> bool:

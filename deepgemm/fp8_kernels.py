@@ -20,7 +20,7 @@ from csrc import (
 )
 from deepgemm.layout import ceil_div
 from deepgemm.plan import Config, FewTokens, Grouping, Problem, Tiles, plan
-from deepgemm.settings import num_sms_of
+from deepgemm.settings import get_pdl, num_sms_of
 from deepgemm.tuned import tuned
 
 _NAMESPACE = "openweek::deepgemm"
@@ -89,7 +89,7 @@ def gemm_nt(
     config = config or tuned(problem, a.device) or plan(problem, sms)
     box_a, box_b, box_d = _boxes(config)
     clusters = min(config.num_clusters(problem), max(1, sms // config.cluster))
-    _launcher(config, grouping)(
+    _launcher(config, grouping, get_pdl())(
         TensorMap.of(a, box_a, swizzle_bytes=128),
         TensorMap.of(b, box_b, swizzle_bytes=128),
         TensorMap.of(d, box_d, swizzle_bytes=2 * box_d[2]),
@@ -195,7 +195,7 @@ def _accumulate(
         tensors += [some] * (most - len(tensors))
         maps += [TensorMap.of(t[None], boxes[which], swizzle_bytes=128) for t in tensors]
     clusters = min(chosen.num_clusters(problem), max(1, num_sms_of(device) // chosen.cluster))
-    _accumulate_launcher(chosen, problem.grouping, most)(
+    _accumulate_launcher(chosen, problem.grouping, most, get_pdl())(
         *maps,
         *(value for scale in scales for value in (scale, scale.stride(0), scale.stride(1), 0)),
         *sums,
@@ -206,7 +206,9 @@ def _accumulate(
 
 
 @functools.cache
-def _accumulate_launcher(config: Tiles, grouping: Grouping, most_groups: int) -> Launcher:
+def _accumulate_launcher(
+    config: Tiles, grouping: Grouping, most_groups: int, pdl: bool
+) -> Launcher:
     source, expression = source_of(config, grouping)
     members: _Members = (
         *(Map(f"{name}[{group}]") for name in "ab" for group in range(most_groups)),
@@ -223,6 +225,7 @@ def _accumulate_launcher(config: Tiles, grouping: Grouping, most_groups: int) ->
         block=(config.num_threads, 1, 1),
         cluster=(config.cluster, 1, 1),
         smem_bytes=config.smem_bytes,
+        programmatic=pdl,
     )
 
 
@@ -243,7 +246,7 @@ def source_of(config: Config, grouping: Grouping) -> tuple[str, str]:
 
 
 @functools.cache
-def _launcher(config: Config, grouping: Grouping) -> Launcher:
+def _launcher(config: Config, grouping: Grouping, pdl: bool) -> Launcher:
     return Launcher(
         compile_kernel(*source_of(config, grouping)),
         _SIGNATURE,
@@ -251,6 +254,7 @@ def _launcher(config: Config, grouping: Grouping) -> Launcher:
         block=(config.num_threads, 1, 1),
         cluster=(config.cluster, 1, 1),
         smem_bytes=config.smem_bytes,
+        programmatic=pdl,
     )
 
 

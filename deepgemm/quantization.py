@@ -9,8 +9,10 @@ import torch
 from torch.nn import functional
 
 from csrc import Checker
+from deepgemm import cast_kernels
 from deepgemm.scales import ceil_to_ue8m0
 
+_GRAN = 128  # of the kernels
 _E4M3_MAX = 448.0
 # An all-zero block would otherwise have scale 0, and dividing by it would make NaN.
 _SMALLEST_AMAX = 1e-4
@@ -22,7 +24,8 @@ def per_token_cast_to_fp8(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantise activations: one scale per row and `gran_k` columns.
 
-    Runs as plain torch operations on the device and stream of `x`.
+    Runs on the device and stream of `x`: one kernel on Hopper where `gran_k` is 128 and rows are
+    aligned to four elements, else plain torch operations. The bits are the same.
 
     Args:
         x: [m, k] bf16, fp16 or fp32, any strides; k may be ragged.
@@ -44,6 +47,8 @@ def per_token_cast_to_fp8(
     check = Checker("per_token_cast_to_fp8")
     check.tensor("x", x, ("m", "k"), *_FLOATS, layout="any")
     _check_granularity(check, gran_k)
+    if gran_k == _GRAN and cast_kernels.serve(x):
+        return cast_kernels.cast(x, "row", use_ue8m0=use_ue8m0)
     return _cast_blocks(x, 1, gran_k, use_ue8m0=use_ue8m0)
 
 
@@ -52,8 +57,9 @@ def per_block_cast_to_fp8(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantise weights: one scale per block of `gran_k` × `gran_k` elements.
 
-    Runs as plain torch operations on the device and stream of `x`. Weights of a grouped GEMM are
-    cast one group at a time and stacked.
+    Runs on the device and stream of `x`: one kernel on Hopper where `gran_k` is 128 and rows are
+    aligned to four elements, else plain torch operations. The bits are the same. Weights of a
+    grouped GEMM are cast one group at a time and stacked.
 
     Args:
         x: [n, k] bf16, fp16 or fp32, any strides; n and k may be ragged.
@@ -70,6 +76,8 @@ def per_block_cast_to_fp8(
     check = Checker("per_block_cast_to_fp8")
     check.tensor("x", x, ("n", "k"), *_FLOATS, layout="any")
     _check_granularity(check, gran_k)
+    if gran_k == _GRAN and cast_kernels.serve(x):
+        return cast_kernels.cast(x, "block", use_ue8m0=use_ue8m0)
     return _cast_blocks(x, gran_k, gran_k, use_ue8m0=use_ue8m0)
 
 
@@ -78,7 +86,8 @@ def per_channel_cast_to_fp8(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantise along rows: one scale per column and `gran_k` rows, as for gradients of weights.
 
-    Runs as plain torch operations on the device and stream of `x`.
+    Runs on the device and stream of `x`: one kernel on Hopper where `gran_k` is 128 and rows are
+    aligned to four elements, else plain torch operations. The bits are the same.
 
     Args:
         x: [k, mn] bf16, fp16 or fp32, any strides; k a multiple of `gran_k`.
@@ -96,6 +105,8 @@ def per_channel_cast_to_fp8(
     check.tensor("x", x, ("k", "mn"), *_FLOATS, layout="any")
     _check_granularity(check, gran_k)
     check.multiple("k", check.dims["k"], gran_k, "pad x with zero rows")
+    if gran_k == _GRAN and cast_kernels.serve(x):
+        return cast_kernels.cast(x, "column", use_ue8m0=use_ue8m0)
     return _cast_blocks(x, gran_k, 1, use_ue8m0=use_ue8m0)
 
 

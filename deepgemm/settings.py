@@ -75,7 +75,12 @@ def get_tc_util() -> int:
 
 
 def set_pdl(enabled: bool) -> None:
-    """Allow programmatic dependent launch; accepted, changes no value."""
+    """Allow programmatic dependent launch: products start while the kernel before them ends.
+
+    They wait for it before they read anything that it may have written, with one exception: for up
+    to 64 tokens `b` is read before. So while this is on, the kernel before such a product must not
+    write its weights.
+    """
     _settings.pdl = bool(enabled)
 
 

@@ -1,10 +1,12 @@
 """The casting kernels in the simulator give the bits of the CPU path."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 import csrc
-from deepgemm import per_block_cast_to_fp8, per_token_cast_to_fp8
+from deepgemm import per_block_cast_to_fp8, per_channel_cast_to_fp8, per_token_cast_to_fp8
 from deepgemm.cast_kernels import Granularity, can_cast, cast
 
 pytestmark = pytest.mark.compile
@@ -62,6 +64,25 @@ def test_bits(
     wanted = expected(x, granularity, use_ue8m0=use_ue8m0)
     assert_same_bits(scale, wanted[1])
     assert_same_bits(data, wanted[0])
+
+
+@pytest.mark.parametrize(
+    "cast_to_fp8", [per_token_cast_to_fp8, per_block_cast_to_fp8, per_channel_cast_to_fp8]
+)
+def test_public_functions_take_a_kernel_where_one_serves(
+    cast_to_fp8: Callable[..., tuple[torch.Tensor, torch.Tensor]], seed: int
+) -> None:
+    x = torch.randn(256, 136)
+    wanted = cast_to_fp8(x)
+    with csrc.simulate(seed=seed) as simulation:
+        found = cast_to_fp8(x)
+        assert simulation.report["num_launches"] == 1
+        # Not these, which plain torch casts.
+        cast_to_fp8(x, gran_k=64)
+        cast_to_fp8(x[:, :134])
+        assert simulation.report["num_launches"] == 1
+    assert_same_bits(found[1], wanted[1])
+    assert_same_bits(found[0], wanted[0])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 import csrc
 import deepgemm
 from csrc import simulation
-from deepgemm import settings
+from deepgemm import bf16_kernels, fp8_kernels, settings
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,29 @@ def test_num_sms_of_a_simulated_gpu() -> None:
         assert settings.num_sms_of(torch.device("cpu")) == 4
         deepgemm.set_num_sms(20)
         assert settings.num_sms_of(torch.device("cpu")) == 6
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("enabled", [False, True])
+def test_pdl_is_a_property_of_the_launch(enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Recorder(csrc.Launcher):
+        def __init__(self, *args: Any, programmatic: bool = False, **settings: Any) -> None:
+            asked.append(programmatic)
+            super().__init__(*args, programmatic=programmatic, **settings)
+
+    deepgemm.set_pdl(enabled)
+    a, d = torch.ones(8, 64).bfloat16(), torch.empty(8, 8).bfloat16()
+    rows, block = deepgemm.per_token_cast_to_fp8(a), deepgemm.per_block_cast_to_fp8(a)
+    for module in (bf16_kernels, fp8_kernels):
+        monkeypatch.setattr(module, "Launcher", Recorder)
+        monkeypatch.setattr(module, "_launcher", module._launcher.__wrapped__)
+    with csrc.simulate():
+        deepgemm.bf16_gemm_nt(a, a, d)
+        deepgemm.fp8_gemm_nt(rows, block, d)
+    assert asked == [enabled, enabled]
+    assert d.unique().tolist() == [64.0]
 
 
 def test_hints() -> None:
