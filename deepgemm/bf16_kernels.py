@@ -17,26 +17,23 @@ from csrc import (
     TensorMap,
     compile_kernel,
 )
+from deepgemm.kernel_terms import (
+    NAMESPACE,
+    PROBLEM,
+    grouping_name,
+    map_of_d,
+    share_name,
+    with_groups,
+)
 from deepgemm.layout import ceil_div
 from deepgemm.plan import Grouping, Output, Problem
 from deepgemm.plan_bf16 import Bf16Tiles, Major, plan
 from deepgemm.settings import get_pdl, num_sms_of
 
-_NAMESPACE = "openweek::deepgemm"
-_GROUPINGS: dict[Grouping, str] = {
-    "dense": "kDense",
-    "row_map": "kRowMap",
-    "prefix_sum": "kPrefixSum",
-    "masked": "kMasked",
-    "along_k": "kAlongK",
-}
-_SHARES = {"nothing": "kNothing", "a": "kA", "b": "kB"}
 _MAJORS: dict[Major, str] = {"k": "kK", "mn": "kMn"}
 _OUTPUTS: dict[Output, str] = {"bf16": "kBf16", "fp32": "kFp32"}
 _STEP = 64  # of k, in elements
 _PANEL_ROWS = 64  # of an operand that does not run along k
-# Columns of d in a panel, the widest that divides a tile first.
-_PANELS = (64, 32, 16)
 
 
 def _fp32(name: str) -> tuple[Pointer | Number, ...]:
@@ -45,9 +42,7 @@ def _fp32(name: str) -> tuple[Pointer | Number, ...]:
 
 
 def _signature(*written: Map | Pointer | Number) -> Signature:
-    layout = Pointer("layout", torch.int32, optional=True)
-    sizes = (Number(name, "i32") for name in ("m", "n", "k", "num_groups"))
-    return Signature(Struct("params", (Map("a"), Map("b"), *written, layout, *sizes)))
+    return Signature(Struct("params", (Map("a"), Map("b"), *written, *PROBLEM)))
 
 
 _SIGNATURES: dict[Output, Signature] = {
@@ -85,7 +80,7 @@ def gemm(
     """
     output: Output = "bf16" if d.dtype == torch.bfloat16 else "fp32"
     num_groups = {"dense": 1, "along_k": len(d)}.get(grouping, len(b))
-    a, b, d = map(_with_groups, (a, b, d))
+    a, b, d = map(with_groups, (a, b, d))
     (_, m, k), n = a.shape, b.shape[1]
     problem = Problem(
         grouping=grouping,
@@ -103,7 +98,7 @@ def gemm(
     _launcher(tiles, grouping, get_pdl())(
         _operand(a, tiles.major_a, rows_a),
         _operand(b, tiles.major_b, rows_b),
-        *(_map_of_d(d, tiles) if output == "bf16" else (*_matrix(c), *_matrix(d))),
+        *((map_of_d(d, tiles.block_n),) if output == "bf16" else (*_matrix(c), *_matrix(d))),
         *(layout, m, n, k, num_groups),
         grid=(clusters * tiles.cluster, 1, 1),
     )
@@ -113,13 +108,13 @@ def expression(tiles: Bf16Tiles, grouping: Grouping) -> str:
     """The kernel of a configuration, as C++ names it."""
     arguments = (
         *(tiles.block_m, tiles.block_n, tiles.num_stages),
-        f"{_NAMESPACE}::Grouping::{_GROUPINGS[grouping]}",
-        f"{_NAMESPACE}::Share::{_SHARES[tiles.share]}",
+        grouping_name(grouping),
+        share_name(tiles.share),
         f"openweek::primitives::Major::{_MAJORS[tiles.major_a]}",
         f"openweek::primitives::Major::{_MAJORS[tiles.major_b]}",
-        f"{_NAMESPACE}::Output::{_OUTPUTS[tiles.output]}",
+        f"{NAMESPACE}::Output::{_OUTPUTS[tiles.output]}",
     )
-    return f"{_NAMESPACE}::bf16_gemm_sm90_kernel<{', '.join(map(str, arguments))}>"
+    return f"{NAMESPACE}::bf16_gemm_sm90_kernel<{', '.join(map(str, arguments))}>"
 
 
 @functools.cache
@@ -146,17 +141,8 @@ def _operand(operand: torch.Tensor, major: Major, rows: int) -> TensorMap:
     return TensorMap.of(operand.mT, (1, _STEP, _PANEL_ROWS), swizzle_bytes=128)
 
 
-def _map_of_d(d: torch.Tensor, tiles: Bf16Tiles) -> tuple[TensorMap]:
-    panel = next(columns for columns in _PANELS if tiles.block_n % columns == 0)
-    return (TensorMap.of(d, (1, 64, panel), swizzle_bytes=2 * panel),)
-
-
 def _matrix(tensor: torch.Tensor | None) -> tuple[Any, int, int]:
     if tensor is None:
         return None, 0, 0
-    tensor = _with_groups(tensor)
+    tensor = with_groups(tensor)
     return tensor, tensor.stride(1), tensor.stride(0)
-
-
-def _with_groups(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor if tensor.dim() == 3 else tensor[None]

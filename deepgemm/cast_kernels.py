@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 
 from csrc import Launcher, Number, Pointer, Signature, Struct, compile_kernel, simulating
+from deepgemm.kernel_terms import NAMESPACE
 from deepgemm.layout import ceil_div
 
 Granularity = Literal["row", "column", "block"]
 
-_NAMESPACE = "openweek::deepgemm"
 _INPUTS = {torch.bfloat16: "kBf16", torch.float16: "kFp16", torch.float32: "kFp32"}
 _GRANULARITIES: dict[Granularity, str] = {"row": "kRow", "column": "kColumn", "block": "kBlock"}
 _BLOCK, _THREADS = 128, 256
@@ -21,7 +21,12 @@ _VECTOR = 4
 
 
 def serve(x: torch.Tensor) -> bool:
-    """Whether kernels run on the device of x, and take x as it is."""
+    """Whether kernels run on the device of x, and take x as it is.
+
+    Not under a compiler, which fuses plain torch operations by itself.
+    """
+    if torch.compiler.is_compiling():
+        return False
     if x.device.type == "cuda":
         return torch.cuda.get_device_capability(x.device) == (9, 0) and can_cast(x)
     return x.device.type == "cpu" and simulating() and can_cast(x)
@@ -62,11 +67,11 @@ def cast(
 
 def source_of(dtype: torch.dtype, granularity: Granularity) -> tuple[str, str]:
     """The file of the kernel, and the kernel as C++ names it."""
-    room = f"{_NAMESPACE}::cast_fp8"
+    room = f"{NAMESPACE}::cast_fp8"
     arguments = (
         f"{room}::Input::{_INPUTS[dtype]}, {room}::Granularity::{_GRANULARITIES[granularity]}"
     )
-    return "deepgemm/cast_fp8.cu", f"{_NAMESPACE}::cast_fp8_sm90_kernel<{arguments}>"
+    return "deepgemm/cast_fp8.cu", f"{NAMESPACE}::cast_fp8_sm90_kernel<{arguments}>"
 
 
 @functools.cache

@@ -18,38 +18,28 @@ from csrc import (
     TensorMap,
     compile_kernel,
 )
+from deepgemm.kernel_terms import (
+    NAMESPACE,
+    PROBLEM,
+    Members,
+    grouping_name,
+    map_of_d,
+    share_name,
+    with_groups,
+)
 from deepgemm.layout import ceil_div
 from deepgemm.plan import Config, FewTokens, Grouping, Problem, Tiles, plan
 from deepgemm.settings import get_pdl, num_sms_of
 from deepgemm.tuned import tuned
 
-_NAMESPACE = "openweek::deepgemm"
-_GROUPINGS: dict[Grouping, str] = {
-    "dense": "kDense",
-    "row_map": "kRowMap",
-    "prefix_sum": "kPrefixSum",
-    "masked": "kMasked",
-    "along_k": "kAlongK",
-}
-_SHARES = {"nothing": "kNothing", "a": "kA", "b": "kB"}
-# Columns of d in a panel, the widest that divides a tile first.
-_PANELS = (64, 32, 16)
 
-
-_Members = tuple[Map | Pointer | Number, ...]
-
-
-def _scales(name: str) -> _Members:
+def _scales(name: str) -> Members:
     strides = (Number(f"{name}.{dim}_stride", "i64") for dim in ("row", "k", "group"))
     return (Pointer(name, torch.float32, contiguous=False), *strides)
 
 
-_PROBLEM: _Members = (
-    Pointer("layout", torch.int32, optional=True),
-    *(Number(name, "i32") for name in ("m", "n", "k", "num_groups")),
-)
 _SIGNATURE = Signature(
-    Struct("params", (*map(Map, "abd"), *_scales("scale_a"), *_scales("scale_b"), *_PROBLEM))
+    Struct("params", (*map(Map, "abd"), *_scales("scale_a"), *_scales("scale_b"), *PROBLEM))
 )
 # Groups along k that one kernel has parameters for: each takes two tensor maps.
 _MOST_GROUPS = (1, 8, 32, 96)
@@ -80,19 +70,21 @@ def gemm_nt(
         expected_m: rows of a masked group that are likely to count.
         config: by default what was tuned, or else what the planner chooses.
     """
-    a, scale_a, b, scale_b, d = map(_with_groups, (a, scale_a, b, scale_b, d))
+    a, scale_a, b, scale_b, d = map(with_groups, (a, scale_a, b, scale_b, d))
     (_, m, k), (num_groups, n, _) = a.shape, b.shape
     problem = Problem(
         grouping=grouping, m=m, n=n, k=k, num_groups=num_groups, expected_m=expected_m
     )
     sms = num_sms_of(a.device)
     config = config or tuned(problem, a.device) or plan(problem, sms)
-    box_a, box_b, box_d = _boxes(config)
+    box_a, box_b = _boxes(config)
     clusters = min(config.num_clusters(problem), max(1, sms // config.cluster))
     _launcher(config, grouping, get_pdl())(
         TensorMap.of(a, box_a, swizzle_bytes=128),
         TensorMap.of(b, box_b, swizzle_bytes=128),
-        TensorMap.of(d, box_d, swizzle_bytes=2 * box_d[2]),
+        TensorMap.of(d, (1, config.tokens, 64), swizzle_bytes=128)
+        if isinstance(config, FewTokens)
+        else map_of_d(d, config.block_n),
         *(scale_a, scale_a.stride(1), scale_a.stride(2), scale_a.stride(0)),
         *(scale_b, scale_b.stride(1), scale_b.stride(2), scale_b.stride(0)),
         *(layout, m, n, k, num_groups),
@@ -210,13 +202,13 @@ def _accumulate_launcher(
     config: Tiles, grouping: Grouping, most_groups: int, pdl: bool
 ) -> Launcher:
     source, expression = source_of(config, grouping)
-    members: _Members = (
+    members: Members = (
         *(Map(f"{name}[{group}]") for name in "ab" for group in range(most_groups)),
         *_scales("scale_a"),
         *_scales("scale_b"),
         *(Pointer(name, torch.float32, contiguous=False) for name in "cd"),
         *(Number(f"{name}.{dim}_stride", "i64") for name in "cd" for dim in ("row", "group")),
-        *_PROBLEM,
+        *PROBLEM,
     )
     return Launcher(
         compile_kernel(source, f"{expression.removesuffix('>')}, {most_groups}>"),
@@ -231,17 +223,17 @@ def _accumulate_launcher(
 
 def source_of(config: Config, grouping: Grouping) -> tuple[str, str]:
     """The file of a configuration's kernel, and the kernel as C++ names it."""
-    group = f"{_NAMESPACE}::Grouping::{_GROUPINGS[grouping]}"
+    group = grouping_name(grouping)
     if isinstance(config, FewTokens):
         numbers = f"{config.tokens}, {config.num_stages}, {config.split}"
         return "deepgemm/fp8_small_m.cu", (
-            f"{_NAMESPACE}::fp8_small_m_gemm_nt_sm90_kernel<{numbers}, {group}>"
+            f"{NAMESPACE}::fp8_small_m_gemm_nt_sm90_kernel<{numbers}, {group}>"
         )
     numbers = f"{config.block_m}, {config.block_n}, {config.num_stages}"
-    share = f"{_NAMESPACE}::Share::{_SHARES[config.share]}"
+    share = share_name(config.share)
     kernel = "fp8_gemm" if config.output == "bf16" else "fp8_accumulate"
     return f"deepgemm/{kernel}.cu", (
-        f"{_NAMESPACE}::{kernel}_nt_sm90_kernel<{numbers}, {group}, {share}>"
+        f"{NAMESPACE}::{kernel}_nt_sm90_kernel<{numbers}, {group}, {share}>"
     )
 
 
@@ -258,15 +250,10 @@ def _launcher(config: Config, grouping: Grouping, pdl: bool) -> Launcher:
     )
 
 
-def _boxes(config: Config) -> tuple[tuple[int, int, int], ...]:
-    """What one TMA instruction moves of a, b and d: (groups, rows, columns)."""
+def _boxes(config: Config) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """What one TMA instruction loads of a and of b: (groups, rows, columns)."""
     if isinstance(config, FewTokens):
-        return (1, config.tokens, 128), (1, config.block_n, 128), (1, config.tokens, 64)
+        return (1, config.tokens, 128), (1, config.block_n, 128)
     rows_a = config.block_m // (2 if config.share == "a" else 1)
     rows_b = config.block_n // (2 if config.share == "b" else 1)
-    panel = next(columns for columns in _PANELS if config.block_n % columns == 0)
-    return (1, rows_a, 128), (1, rows_b, 128), (1, 64, panel)
-
-
-def _with_groups(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor if tensor.dim() == 3 else tensor[None]
+    return (1, rows_a, 128), (1, rows_b, 128)
