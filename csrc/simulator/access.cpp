@@ -56,7 +56,7 @@ std::uint8_t* shared(Warp& warp, int lane, std::uint64_t address, std::uint64_t 
                      Touch touch) {
   const SharedPlace place = shared_place(warp, lane, address, num_bytes, 1);
   if (touch != Touch::kNone) {
-    const Access by{&warp, lane, warp.epoch(is_strong(touch))};
+    const Access by{&warp, lane, warp.epoch(lane, is_strong(touch))};
     remember(place.cta->history, place.offset, static_cast<int>(num_bytes), touch, by);
     if (place.cta != &warp.cta()) place.cta->owe(by.epoch);
   }
@@ -94,7 +94,7 @@ std::uint8_t* global(Warp& warp, int lane, std::uint64_t address, std::uint64_t 
   }
   if (touch == Touch::kNone) return reinterpret_cast<std::uint8_t*>(address);
   GlobalHistory& history = warp.cta().cluster().world().history();
-  const Access by{&warp, lane, warp.epoch(is_strong(touch)), scope};
+  const Access by{&warp, lane, warp.epoch(lane, is_strong(touch)), scope};
   const bool asynchronous = touch == Touch::kTake || touch == Touch::kFill;
   if (touch == Touch::kRead || touch == Touch::kStrongRead || touch == Touch::kTake) {
     history.read(address, num_bytes, asynchronous, by);

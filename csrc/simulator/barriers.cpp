@@ -117,7 +117,7 @@ Step cta_barrier(Warp& warp, const Inst& inst, Mask lanes) {
                           .value = barrier.generation,
                           .which = warp.row<uint32_t>(inst.a)[std::countr_zero(lanes)]});
   }
-  if (what != kArrive) warp.knowledge.learn(barrier.result);
+  if (what != kArrive) warp.learn(barrier.result, lanes);
   group.ticket = 0;
   if (what == kReducePopulation) {
     auto* dst = warp.row<uint32_t>(inst.dst);
@@ -160,12 +160,12 @@ Step cluster_wait(Warp& warp, const Inst& inst, Mask lanes) {
   }
   warp.cluster_arrived &= ~lanes;
   warp.cluster_phases_seen = warp.cluster_ticket;
-  if (!(inst.imm & kRelaxed)) warp.knowledge.learn(cluster.result);
+  if (!(inst.imm & kRelaxed)) warp.learn(cluster.result, lanes);
   return Step::kNext;
 }
 
-Step fence(Warp& warp, const Inst& inst, Mask) {
-  warp.fence_acquire(static_cast<MemoryScope>(inst.imm));
+Step fence(Warp& warp, const Inst& inst, Mask lanes) {
+  warp.fence_acquire(static_cast<MemoryScope>(inst.imm), lanes);
   warp.fence_release(static_cast<MemoryScope>(inst.imm));
   return Step::kNext;
 }

@@ -40,7 +40,7 @@ TensorMap tensor_map(Warp& warp, const BulkStep& step, int lane) {
                                 static_cast<int>(kTensorMapBytes), 64, Touch::kNone);
   if (window != kParameterWindow) {
     warp.cta().cluster().world().history().use_map(address, kTensorMapBytes,
-                                                   {&warp, lane, warp.epoch()});
+                                                   {&warp, lane, warp.epoch(lane)});
   }
   try {
     const TensorMap map =

@@ -32,9 +32,10 @@ void Knowledge::learn(std::uint32_t cluster, const std::shared_ptr<const Cluster
 
 void Knowledge::fence() {
   own.fenced.learn(own.seen);
+  own.yielded.learn(own.seen);
   for (auto& [cluster, known] : others) {
-    known =
-        std::make_shared<const ClusterClocks>(ClusterClocks{known->seen, known->seen, known->maps});
+    known = std::make_shared<const ClusterClocks>(
+        ClusterClocks{known->seen, known->seen, known->seen, known->maps});
   }
 }
 

@@ -19,33 +19,43 @@ namespace openweek::simulator {
 // An agent of a cluster: its number in the cluster's Agents.
 using Agent = std::uint32_t;
 
-// One access to a word: by whom, when, by which instruction, to which of the word's bytes. Time 0
-// is no access, of which everybody knows.
+// One access to a word: by whom, when, by which instruction and lane, to which of the word's bytes.
+// Time 0 is no access, of which everybody knows.
 class Epoch {
  public:
-  static constexpr int kTimeBits = 26, kPlaceBits = 20, kAgentBits = 13, kByteBits = 4;
+  static constexpr int kTimeBits = 23, kPlaceBits = 17, kAgentBits = 13, kLaneBits = 6;
+  static constexpr unsigned kSeveral = 32;  // lanes
 
   constexpr Epoch() = default;
-  constexpr Epoch(Agent agent, std::uint32_t time, std::int32_t place, unsigned bytes, bool strong)
-      : bits_(std::uint64_t{time} << 38 | static_cast<std::uint64_t>(place) << 18 |
-              std::uint64_t{agent} << 5 | bytes << 1 | (strong ? 1 : 0)) {}
+  constexpr Epoch(Agent agent, std::uint32_t time, std::int32_t place, unsigned bytes, bool strong,
+                  unsigned lane = 0)
+      : bits_(std::uint64_t{time} << 41 | static_cast<std::uint64_t>(place) << 24 |
+              std::uint64_t{agent} << 11 | lane << 5 | bytes << 1 | (strong ? 1 : 0)) {}
 
   bool none() const { return bits_ == 0; }
-  std::uint32_t time() const { return static_cast<std::uint32_t>(bits_ >> 38); }
-  std::int32_t place() const {
-    return static_cast<std::int32_t>(bits_ >> 18 & ((1u << kPlaceBits) - 1));
-  }
-  Agent agent() const { return static_cast<Agent>(bits_ >> 5 & ((1u << kAgentBits) - 1)); }
-  unsigned bytes() const { return static_cast<unsigned>(bits_ >> 1 & 15); }
+  std::uint32_t time() const { return static_cast<std::uint32_t>(bits_ >> 41); }
+  std::int32_t place() const { return static_cast<std::int32_t>(field(24, kPlaceBits)); }
+  Agent agent() const { return static_cast<Agent>(field(11, kAgentBits)); }
+  unsigned lane() const { return static_cast<unsigned>(field(5, kLaneBits)); }
+  unsigned bytes() const { return static_cast<unsigned>(field(1, 4)); }
   bool strong() const { return bits_ & 1; }  // atomic: does not race with other atomic ones
   Epoch with_bytes(unsigned bytes) const {
-    Epoch other;
-    other.bits_ = (bits_ & ~std::uint64_t{15 << 1}) | bytes << 1;
-    return other;
+    return Epoch(agent(), time(), place(), bytes, strong(), lane());
+  }
+  Epoch with_lane(unsigned lane) const {
+    return Epoch(agent(), time(), place(), bytes(), strong(), lane);
+  }
+  // Whether one instruction made both, in whichever lanes.
+  bool is_of_one_instruction(Epoch other) const {
+    return agent() == other.agent() && time() == other.time() && place() == other.place();
   }
   bool operator==(const Epoch&) const = default;
 
  private:
+  constexpr std::uint64_t field(int at, int num_bits) const {
+    return bits_ >> at & ((std::uint64_t{1} << num_bits) - 1);
+  }
+
   std::uint64_t bits_ = 0;
 };
 
@@ -75,16 +85,21 @@ class Clock {
   std::vector<std::uint32_t> times_;
 };
 
-// What is known of one cluster: of all accesses, and of those that a proxy fence has passed since,
-// so that the asynchronous proxy may touch the same bytes, or use them as a tensor map.
+// What is known of one cluster: of all accesses; of writes that the asynchronous proxy sees, as a
+// proxy fence has come since; of reads whose bytes it may write, as a proxy fence or an mbarrier
+// has come since; of writes that it may use as a tensor map. The PTX ISA asks for a fence between
+// any two proxies; that a phase of an mbarrier is enough behind a read is what every ring of TMA
+// loads relies on.
 struct ClusterClocks {
   Clock seen;
   Clock fenced;
+  Clock yielded;
   Clock maps;
 
   void learn(const ClusterClocks& other) {
     seen.learn(other.seen);
     fenced.learn(other.fenced);
+    yielded.learn(other.yielded);
     maps.learn(other.maps);
   }
 };

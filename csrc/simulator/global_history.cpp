@@ -11,6 +11,7 @@ namespace openweek::simulator {
 namespace {
 
 constexpr unsigned kWholeWord = 15;
+constexpr int kWordsOfGranule = GlobalHistory::kGranuleBytes / 4;
 
 std::string hex(std::uint64_t address) {
   char text[32];
@@ -18,59 +19,98 @@ std::string hex(std::uint64_t address) {
   return text;
 }
 
-// Calls each(page, word in it, bytes of the word).
+// Calls each(granule, bytes of it) for all granules of a range that lies in one page.
 template <class Each>
-void each_word(std::uint64_t address, std::uint64_t num_bytes, Each each) {
-  const std::uint64_t end = address + num_bytes;
-  for (std::uint64_t word = address / 4; word * 4 < end; ++word) {
-    unsigned bytes = kWholeWord;
-    if (word * 4 < address) bytes &= kWholeWord << (address % 4);
-    if (word * 4 + 4 > end) bytes &= kWholeWord >> (word * 4 + 4 - end);
-    each(word / GlobalHistory::kWords, static_cast<int>(word % GlobalHistory::kWords), bytes);
+void each_granule(std::uint64_t begin, std::uint64_t end, Each each) {
+  constexpr int kBytes = GlobalHistory::kGranuleBytes;
+  constexpr std::uint32_t kWhole = ~std::uint32_t{0};
+  for (std::uint64_t granule = begin / kBytes; granule * kBytes < end; ++granule) {
+    std::uint32_t bytes = kWhole;
+    if (granule * kBytes < begin) bytes &= kWhole << (begin % kBytes);
+    if (granule * kBytes + kBytes > end) bytes &= kWhole >> (granule * kBytes + kBytes - end);
+    each(static_cast<int>(granule % GlobalHistory::kGranules), bytes);
   }
+}
+
+// Calls each(page, begin, end) for the part of a range in each of its pages.
+template <class Each>
+void each_page(std::uint64_t address, std::uint64_t num_bytes, Each each) {
+  const std::uint64_t end = address + num_bytes;
+  while (address < end) {
+    const std::uint64_t page = address / GlobalHistory::kPageBytes;
+    const std::uint64_t stop = std::min(end, (page + 1) * GlobalHistory::kPageBytes);
+    each(page, address, stop);
+    address = stop;
+  }
+}
+
+std::uint64_t address_of(std::uint64_t page, int word) {
+  return page * GlobalHistory::kPageBytes + static_cast<std::uint64_t>(word) * 4;
 }
 
 }  // namespace
 
-GlobalHistory::Page& GlobalHistory::page_of(std::uint64_t number) {
-  if (recent_ != nullptr && recent_number_ == number) return *recent_;
-  std::unique_ptr<Page>& page = pages_[number];
+template <class Page>
+Page& GlobalHistory::Pages<Page>::make(std::uint64_t number) {
+  Recent& last = recent(number);
+  if (last.number == number && last.page != nullptr) return *last.page;
+  std::unique_ptr<Page>& page = all_[number];
   if (page == nullptr) page = std::make_unique<Page>();
-  first_page_ = std::min(first_page_, number);
-  last_page_ = std::max(last_page_, number);
-  recent_ = page.get();
-  recent_number_ = number;
+  last = {number, page.get()};
   return *page;
 }
 
-void GlobalHistory::check(const Page& page, int word, unsigned bytes, bool writes,
-                          bool asynchronous, const Access& by, std::uint64_t address) {
+template <class Page>
+Page* GlobalHistory::Pages<Page>::find(std::uint64_t number) {
+  Recent& last = recent(number);
+  if (last.number != number) {
+    const auto found = all_.find(number);
+    last = {number, found == all_.end() ? nullptr : found->second.get()};
+  }
+  return last.page;
+}
+
+bool GlobalHistory::is_ordered(std::uint32_t cluster, Epoch earlier, const Access& by) const {
+  Cluster& mine = by.warp->cta().cluster();
+  const Knowledge& knowledge = by.warp->knowledge;
+  if (cluster == mine.id()) return knowledge.own.seen.knows(earlier);
+  if (mine.world().comes_after(knowledge, mine.id(), cluster)) return true;
+  const auto found = knowledge.others.find(cluster);
+  return found != knowledge.others.end() && found->second->seen.knows(earlier);
+}
+
+// Whether two strong accesses are atomic to one another.
+bool GlobalHistory::is_in_scope(const Writers& page, int word, const Access& by) const {
+  const Cluster& mine = by.warp->cta().cluster();
+  const MemoryScope scope = std::min(page.scopes[word], by.scope);
+  const std::uint32_t cluster = page.clusters[word];
+  if (scope >= MemoryScope::kCluster && cluster == mine.id()) return true;
+  const World& world = by.warp->cta().cluster().world();
+  return reaches(scope, world.position(cluster, page.writes[word].agent()), by.warp->position());
+}
+
+void GlobalHistory::check_write(const Writers& page, int word, unsigned bytes, bool writes,
+                                bool asynchronous, const Access& by, std::uint64_t address) {
   const Epoch earlier = page.writes[word];
   if (earlier.none() || !(earlier.bytes() & bytes)) return;
-  Cluster& mine = by.warp->cta().cluster();
   const bool both_strong = earlier.strong() && by.epoch.strong();
-  if (both_strong) {
-    const MemoryScope scope = std::min(page.scopes[word], by.scope);
-    const bool is_near = scope >= MemoryScope::kCluster && page.clusters[word] == mine.id();
-    if (is_near || reaches(scope, mine.world().position(page.clusters[word], earlier.agent()),
-                           by.warp->position())) {
-      return;
-    }
+  if (both_strong && is_in_scope(page, word, by)) return;
+  Cluster& mine = by.warp->cta().cluster();
+  World& world = mine.world();
+  const std::uint32_t cluster = page.clusters[word];
+  const bool is_own = cluster == mine.id();
+  if (writes && is_own && by.epoch.is_of_one_instruction(earlier)) return;
+  const bool is_seen = is_ordered(cluster, earlier, by) && (!is_own || by.knows(earlier));
+  bool is_fenced = true;
+  if (is_seen && asynchronous && world.written_by_warp(cluster, earlier.agent()) &&
+      !world.comes_after(by.warp->knowledge, mine.id(), cluster)) {
+    const Knowledge& knowledge = by.warp->knowledge;
+    is_fenced = (is_own ? knowledge.own : *knowledge.others.at(cluster)).fenced.knows(earlier);
   }
-  const ClusterClocks* known = &by.warp->knowledge.own;
-  if (page.clusters[word] != mine.id()) {
-    if (mine.world().comes_after(by.warp->knowledge, mine.id(), page.clusters[word])) return;
-    const auto& others = by.warp->knowledge.others;
-    const auto found = others.find(page.clusters[word]);
-    known = found == others.end() ? nullptr : found->second.get();
-  }
-  const bool is_seen = known != nullptr && known->seen.knows(earlier);
-  const bool is_fenced = !asynchronous || (is_seen && known->fenced.knows(earlier)) ||
-                         !mine.world().written_by_warp(page.clusters[word], earlier.agent());
   if (is_seen && is_fenced) return;
   const std::string me =
-      who(*by.warp, by.lane) + (writes ? " writes " : " reads ") + "global " + hex(address / 4 * 4);
-  const std::string other = mine.world().describe(page.clusters[word], earlier);
+      who(*by.warp, by.lane) + (writes ? " writes " : " reads ") + "global " + hex(address);
+  const std::string other = world.describe(cluster, earlier);
   if (is_seen) {
     throw HazardError("missing proxy fence: " + me + " by the asynchronous proxy, where " + other +
                       " wrote, and no fence.proxy.async is in between");
@@ -82,35 +122,101 @@ void GlobalHistory::check(const Page& page, int word, unsigned bytes, bool write
                                    "scope that has both threads)"));
 }
 
+void GlobalHistory::check_writes(const Writes& page, int word, unsigned bytes, bool writes,
+                                 bool asynchronous, const Access& by, std::uint64_t address) {
+  check_write(page.plain, word, bytes, writes, asynchronous, by, address);
+  if (page.strong == nullptr) return;
+  check_write(*page.strong, word, bytes, writes, asynchronous, by, address);
+}
+
+void GlobalHistory::enter_write(Writes& page, int word, unsigned bytes, const Access& by) {
+  const bool strong = by.epoch.strong();
+  if (strong && page.strong == nullptr) page.strong = std::make_unique<Writers>();
+  Writers& writers = strong ? *page.strong : page.plain;
+  writers.writes[word] = by.epoch.with_bytes(bytes);
+  writers.clusters[word] = by.warp->cta().cluster().id();
+  writers.scopes[word] = by.scope;
+  // A plain one is ordered after all before it.
+  if (!strong && bytes == kWholeWord && page.strong) page.strong->writes[word] = Epoch();
+  page.bytes[word] |= static_cast<std::uint8_t>(bytes);
+}
+
+Epoch GlobalHistory::Writes::last(int word) const {
+  return strong != nullptr && !strong->writes[word].none() ? strong->writes[word]
+                                                           : plain.writes[word];
+}
+
+void GlobalHistory::check_reads(Reads& page, int granule, std::uint32_t bytes, const Access& by,
+                                std::uint64_t address) {
+  for (Reader& reader : page.readers[granule]) {
+    if (!(reader.bytes & bytes)) continue;
+    if (!(reader.epoch.strong() && by.epoch.strong()) &&
+        !is_ordered(reader.cluster, reader.epoch, by)) {
+      throw HazardError("data race: " + who(*by.warp, by.lane) + " writes global " + hex(address) +
+                        ", where " +
+                        by.warp->cta().cluster().world().describe(reader.cluster, reader.epoch) +
+                        " read, and nothing orders the two (a release after the read, an acquire "
+                        "before this)");
+    }
+    // Whoever knows of this write knows of the read. An atomic one is not waited for, though.
+    if (!by.epoch.strong()) reader.bytes &= ~bytes;
+  }
+}
+
+void GlobalHistory::enter_read(Reads& page, int granule, std::uint32_t bytes, const Access& by) {
+  page.bytes[granule] |= bytes;
+  const std::uint32_t cluster = by.warp->cta().cluster().id();
+  const Epoch epoch = by.epoch.with_lane(Epoch::kSeveral);
+  auto& [last, before] = page.readers[granule];
+  const bool is_own = last.cluster == cluster && last.epoch.agent() == epoch.agent() &&
+                      last.epoch.strong() == epoch.strong();
+  if (is_own && (last.epoch.time() == epoch.time() || !(last.bytes & ~bytes))) {
+    last = {epoch, cluster, last.bytes | bytes};
+    return;
+  }
+  // Whoever knows of the new one knows of all that it knows; else the older one stays, too.
+  const auto replaces = [&](const Reader& reader) {
+    return !(reader.bytes & ~bytes) && (reader.epoch.strong() || !epoch.strong()) &&
+           is_ordered(reader.cluster, reader.epoch, by);
+  };
+  if (before.bytes != 0 && replaces(before)) before.bytes = 0;
+  if (last.bytes != 0 && !replaces(last)) before = last;
+  last = {epoch, cluster, bytes};
+}
+
 void GlobalHistory::read(std::uint64_t address, std::uint64_t num_bytes, bool asynchronous,
                          const Access& by) {
-  if (remembers_reads_) remember_read(address, num_bytes);
-  const std::uint64_t first = address / kPageBytes;
-  const std::uint64_t last = (address + num_bytes - 1) / kPageBytes;
-  if (last < first_page_ || first > last_page_) return;
-  for (std::uint64_t number = first; number <= last; ++number) {
-    const auto found = pages_.find(number);
-    if (found == pages_.end()) continue;
-    const std::uint64_t begin = std::max(address, number * kPageBytes);
-    const std::uint64_t end = std::min(address + num_bytes, (number + 1) * kPageBytes);
-    each_word(begin, end - begin, [&](std::uint64_t, int word, unsigned bytes) {
-      check(*found->second, word, bytes, false, asynchronous, by,
-            number * kPageBytes + static_cast<std::uint64_t>(word) * 4);
+  each_page(address, num_bytes, [&](std::uint64_t number, std::uint64_t begin, std::uint64_t end) {
+    Reads& reads = reads_.make(number);
+    const Writes* writes = writes_.find(number);
+    each_granule(begin, end, [&](int granule, std::uint32_t bytes) {
+      enter_read(reads, granule, bytes, by);
+      if (writes == nullptr) return;
+      for (int i = 0; i < kWordsOfGranule; ++i) {
+        const unsigned of_word = bytes >> 4 * i & kWholeWord;
+        const int word = granule * kWordsOfGranule + i;
+        if (of_word == 0) continue;
+        check_writes(*writes, word, of_word, false, asynchronous, by, address_of(number, word));
+      }
     });
-  }
+  });
 }
 
 void GlobalHistory::write(std::uint64_t address, std::uint64_t num_bytes, bool asynchronous,
                           const Access& by) {
-  const std::uint32_t cluster = by.warp->cta().cluster().id();
-  each_word(address, num_bytes, [&](std::uint64_t number, int word, unsigned bytes) {
-    Page& page = page_of(number);
-    check(page, word, bytes, true, asynchronous, by,
-          number * kPageBytes + static_cast<std::uint64_t>(word) * 4);
-    page.writes[word] = by.epoch.with_bytes(bytes);
-    page.clusters[word] = cluster;
-    page.scopes[word] = by.scope;
-    page.bytes[word] |= static_cast<std::uint8_t>(bytes);
+  each_page(address, num_bytes, [&](std::uint64_t number, std::uint64_t begin, std::uint64_t end) {
+    Writes& writes = writes_.make(number);
+    Reads* reads = reads_.find(number);
+    each_granule(begin, end, [&](int granule, std::uint32_t bytes) {
+      const int first = granule * kWordsOfGranule;
+      for (int word = first; word < first + kWordsOfGranule; ++word) {
+        const unsigned of_word = bytes >> 4 * (word - first) & kWholeWord;
+        if (of_word == 0) continue;
+        check_writes(writes, word, of_word, true, asynchronous, by, address_of(number, word));
+        enter_write(writes, word, of_word, by);
+      }
+      if (reads != nullptr) check_reads(*reads, granule, bytes, by, address_of(number, first));
+    });
   });
 }
 
@@ -120,11 +226,9 @@ void GlobalHistory::use_map(std::uint64_t address, std::uint64_t num_bytes, cons
   const World& world = by.warp->cta().cluster().world();
   const Knowledge& knowledge = by.warp->knowledge;
   const auto acquired = knowledge.maps.find(address);
-  each_word(address, num_bytes, [&](std::uint64_t number, int word, unsigned bytes) {
-    const auto found = pages_.find(number);
-    if (found == pages_.end()) return;
-    const Epoch earlier = found->second->writes[word];
-    const std::uint32_t cluster = found->second->clusters[word];
+  const auto check = [&](const Writers& writers, int word, unsigned bytes) {
+    const Epoch earlier = writers.writes[word];
+    const std::uint32_t cluster = writers.clusters[word];
     if (earlier.none() || !(earlier.bytes() & bytes)) return;
     const bool is_later = cluster != mine.id() && world.comes_after(knowledge, mine.id(), cluster);
     const ClusterClocks* known = nullptr;
@@ -142,70 +246,85 @@ void GlobalHistory::use_map(std::uint64_t address, std::uint64_t num_bytes, cons
                       world.describe(cluster, earlier) + " wrote, and no " +
                       (is_acquired ? "fence.proxy.tensormap::generic.release followed that"
                                    : "fence.proxy.tensormap::generic.acquire of it is in between"));
+  };
+  each_page(address, num_bytes, [&](std::uint64_t number, std::uint64_t begin, std::uint64_t end) {
+    const Writes* writes = writes_.find(number);
+    if (writes == nullptr) return;
+    each_granule(begin, end, [&](int granule, std::uint32_t bytes) {
+      for (int i = 0; i < kWordsOfGranule; ++i) {
+        const int word = granule * kWordsOfGranule + i;
+        check(writes->plain, word, bytes >> 4 * i & kWholeWord);
+        if (writes->strong) check(*writes->strong, word, bytes >> 4 * i & kWholeWord);
+      }
+    });
   });
 }
 
-void GlobalHistory::remember_read(std::uint64_t address, std::uint64_t num_bytes) {
-  const std::uint64_t end = address + num_bytes;
-  while (address < end) {
-    const std::uint64_t number = address / kPageBytes;
-    Recent& recent = recent_reads_[number % recent_reads_.size()];
-    if (recent.number != number) recent = {number, &reads_[number]};
-    const std::uint64_t stop = std::min(end, (number + 1) * kPageBytes);
-    while (address < stop) {
-      const std::uint64_t next = std::min(stop, (address / 64 + 1) * 64);
-      const std::uint64_t bits = ~std::uint64_t{0} >> (64 - (next - address));
-      (*recent.reads)[address % kPageBytes / 64] |= bits << address % 64;
-      address = next;
-    }
-  }
-}
-
-std::optional<std::string> MergedHistory::add(
-    const GlobalHistory& history, std::int64_t cluster,
-    const std::function<std::string(std::int32_t)>& place) {
-  const auto race = [&](std::uint64_t number, int word, const std::string& what) {
-    return "data race: clusters " + what + " touch global " +
-           hex(number * GlobalHistory::kPageBytes + static_cast<std::uint64_t>(word) * 4) +
-           ", and nothing orders the two";
-  };
+std::optional<std::string> MergedHistory::add(const GlobalHistory& history, std::int64_t cluster,
+                                              const Place& place) {
   std::optional<std::string> wrong;
   std::uint64_t wrong_at = ~std::uint64_t{0};  // the lowest address, whatever the maps' order is
-  const auto note = [&](std::uint64_t number, int word, const std::string& what) {
-    const std::uint64_t at = number * GlobalHistory::kWords + static_cast<std::uint64_t>(word);
-    if (at < wrong_at) wrong_at = at, wrong = race(number, word, what);
+  const auto note = [&](std::uint64_t page, int word, const std::string& mine,
+                        const std::string& other) {
+    const std::uint64_t address = address_of(page, word);
+    if (address >= wrong_at) return;
+    wrong_at = address;
+    wrong = "data race: cluster " + std::to_string(cluster) + mine + " global " + hex(address) +
+            ", which " + other + ", and nothing orders the two";
   };
-  const std::string me = std::to_string(cluster);
-  const auto bytes_read = [](const GlobalHistory::Reads& reads, int word) {
-    return static_cast<unsigned>(reads[word / 16] >> word % 16 * 4 & kWholeWord);
+  const auto at = [&](std::int32_t where) { return where < 0 ? "" : " (" + place(where) + ")"; };
+  const auto name = [&](const Toucher& toucher) {
+    return "cluster " + std::to_string(toucher.cluster) + at(toucher.place);
   };
-  for (const auto& [number, page] : history.pages_) {
-    const auto read = reads_.find(number);
-    auto& writers = writers_[number];
+  const auto of_word = [](std::uint32_t bytes, int word) {
+    return bytes >> word % kWordsOfGranule * 4 & kWholeWord;
+  };
+
+  for (const auto& [number, page] : history.writes_.all()) {
+    const auto found = reads_.find(number);
+    const Reads* reads = found == reads_.end() ? nullptr : found->second.get();
+    auto& writes = writes_[number];
     for (int word = 0; word < GlobalHistory::kWords; ++word) {
       const unsigned bytes = page->bytes[word];
       if (bytes == 0) continue;
-      const auto here = [&] { return me + " (at " + place(page->writes[word].place()) + ") and "; };
-      if (writers[word].bytes & bytes) {
-        note(number, word,
-             here() + std::to_string(writers[word].cluster) + ", which writes it too,");
-      } else if (read != reads_.end() && (bytes_read(read->second, word) & bytes)) {
-        note(number, word, here() + "an earlier one, which reads it,");
+      const std::int32_t here = page->last(word).place();
+      const int granule = word / kWordsOfGranule;
+      if (writes[word].bytes & bytes) {
+        note(number, word, at(here) + " writes", name(writes[word]) + " writes, too");
+      } else if (reads != nullptr && (of_word(reads->bytes[granule], word) & bytes)) {
+        const Toucher& first = reads->first[granule];
+        const bool is_first = of_word(first.bytes, word) & bytes;
+        note(number, word, at(here) + " writes",
+             (is_first ? name(first) : "an earlier one") + " reads");
       }
-      writers[word] = {cluster, writers[word].bytes | bytes};
+      writes[word] = {cluster, here, writes[word].bytes | bytes};
     }
   }
-  for (const auto& [number, reads] : history.reads_) {
-    if (const auto writers = writers_.find(number); writers != writers_.end()) {
-      for (int word = 0; word < GlobalHistory::kWords; ++word) {
-        const auto& writer = writers->second[word];
-        if (writer.cluster == cluster || !(writer.bytes & bytes_read(reads, word))) continue;
+
+  for (const auto& [number, page] : history.reads_.all()) {
+    const auto writes = writes_.find(number);
+    std::unique_ptr<Reads>& reads = reads_[number];
+    if (reads == nullptr) reads = std::make_unique<Reads>();
+    for (int granule = 0; granule < GlobalHistory::kGranules; ++granule) {
+      const std::uint32_t bytes = page->bytes[granule];
+      if (bytes == 0) continue;
+      const auto& readers = page->readers[granule];
+      Toucher& first = reads->first[granule];
+      if (first.bytes == 0) first = {cluster, readers[0].epoch.place(), readers[0].bytes};
+      reads->bytes[granule] |= bytes;
+      if (writes == writes_.end()) continue;
+      const int begin = granule * kWordsOfGranule;
+      for (int word = begin; word < begin + kWordsOfGranule; ++word) {
+        const Toucher& writer = writes->second[word];
+        if (writer.cluster == cluster || !(writer.bytes & of_word(bytes, word))) continue;
+        const auto reader = std::find_if(readers.begin(), readers.end(), [&](const auto& one) {
+          return (of_word(one.bytes, word) & writer.bytes) != 0;
+        });
         note(number, word,
-             me + ", which reads it, and " + std::to_string(writer.cluster) + ", which writes it,");
+             (reader == readers.end() ? "" : at(reader->epoch.place())) + std::string(" reads"),
+             name(writer) + " writes");
       }
     }
-    auto& all = reads_.try_emplace(number, GlobalHistory::Reads{}).first->second;
-    for (std::size_t i = 0; i < all.size(); ++i) all[i] |= reads[i];
   }
   return wrong;
 }

@@ -1,4 +1,4 @@
-// Who has written which word of global memory, to see who may read or write it next.
+// Who has touched which word of global memory, to see who may touch it next.
 #pragma once
 
 #include <array>
@@ -14,15 +14,16 @@
 
 namespace openweek::simulator {
 
-// Words of 4 bytes, in pages. Reads are remembered without their time, for Merged alone: a write
-// that a read of the same world should have come before is not found.
+// Writes are kept by words of 4 bytes, of which the last plain and the last atomic writer are
+// remembered; reads by granules of 32 bytes: of those that read one and that nothing orders, two
+// are, so a write that comes too soon for a third is not found. Lanes of one warp are told apart by
+// their writes alone.
 class GlobalHistory {
  public:
   static constexpr int kPageBytes = 4096;
   static constexpr int kWords = kPageBytes / 4;
-
-  // Whether reads are remembered.
-  explicit GlobalHistory(bool remembers_reads) : remembers_reads_(remembers_reads) {}
+  static constexpr int kGranuleBytes = 32;
+  static constexpr int kGranules = kPageBytes / kGranuleBytes;
 
   // Throw HazardError if the thread may not; `asynchronous` ones come from the copy engine.
   void read(std::uint64_t address, std::uint64_t num_bytes, bool asynchronous, const Access& by);
@@ -34,48 +35,86 @@ class GlobalHistory {
 
  private:
   friend class MergedHistory;
-  struct Page {
+  struct Writers {
     std::array<Epoch, kWords> writes;
     std::array<std::uint32_t, kWords> clusters;
+    std::array<MemoryScope, kWords> scopes;  // of strong ones
+  };
+  struct Writes {
+    Writers plain;
+    std::unique_ptr<Writers> strong;         // if there are any
     std::array<std::uint8_t, kWords> bytes;  // of the word, that anybody has written
-    std::array<MemoryScope, kWords> scopes;  // of the last write, if it is strong
-  };
-  using Reads = std::array<std::uint64_t, kPageBytes / 64>;  // a bit per byte
 
-  Page& page_of(std::uint64_t number);
-  void check(const Page& page, int word, unsigned bytes, bool writes, bool asynchronous,
-             const Access& by, std::uint64_t address);
-  void remember_read(std::uint64_t address, std::uint64_t num_bytes);
-
-  bool remembers_reads_;
-  std::unordered_map<std::uint64_t, std::unique_ptr<Page>> pages_;
-  std::uint64_t first_page_ = ~std::uint64_t{0};  // of those that are written
-  std::uint64_t last_page_ = 0;
-  Page* recent_ = nullptr;
-  std::uint64_t recent_number_ = 0;
-  std::unordered_map<std::uint64_t, Reads> reads_;
-  struct Recent {
-    std::uint64_t number = ~std::uint64_t{0};
-    Reads* reads = nullptr;
+    Epoch last(int word) const;
   };
-  std::array<Recent, 256> recent_reads_;
+  struct Reader {
+    Epoch epoch;
+    std::uint32_t cluster = 0;
+    std::uint32_t bytes = 0;  // of the granule; 0: nobody
+  };
+  struct Reads {
+    std::array<std::array<Reader, 2>, kGranules> readers;
+    std::array<std::uint32_t, kGranules> bytes;  // that anybody has read
+  };
+
+  // Pages by their number. Most accesses are near recent ones.
+  template <class Page>
+  class Pages {
+   public:
+    Page& make(std::uint64_t number);
+    Page* find(std::uint64_t number);
+    const auto& all() const { return all_; }
+
+   private:
+    struct Recent {
+      std::uint64_t number = ~std::uint64_t{0};
+      Page* page = nullptr;
+    };
+    Recent& recent(std::uint64_t number) { return recent_[number % recent_.size()]; }
+
+    std::unordered_map<std::uint64_t, std::unique_ptr<Page>> all_;
+    std::array<Recent, 256> recent_;
+  };
+
+  // Whether the access may follow what another cluster or warp did.
+  bool is_ordered(std::uint32_t cluster, Epoch earlier, const Access& by) const;
+  bool is_in_scope(const Writers& page, int word, const Access& by) const;
+  void check_write(const Writers& page, int word, unsigned bytes, bool writes, bool asynchronous,
+                   const Access& by, std::uint64_t address);
+  void check_writes(const Writes& page, int word, unsigned bytes, bool writes, bool asynchronous,
+                    const Access& by, std::uint64_t address);
+  void enter_write(Writes& page, int word, unsigned bytes, const Access& by);
+  void check_reads(Reads& page, int granule, std::uint32_t bytes, const Access& by,
+                   std::uint64_t address);
+  void enter_read(Reads& page, int granule, std::uint32_t bytes, const Access& by);
+
+  Pages<Writes> writes_;
+  Pages<Reads> reads_;
 };
 
 // The histories of clusters that ran apart, as nothing in them could order one after another: what
 // one writes, no other may touch. Joined in the clusters' order, so that one seed gives one report.
 class MergedHistory {
  public:
+  using Place = std::function<std::string(std::int32_t)>;
+
   // What is wrong with the history of one more cluster, if anything is.
   std::optional<std::string> add(const GlobalHistory& history, std::int64_t cluster,
-                                 const std::function<std::string(std::int32_t)>& place);
+                                 const Place& place);
 
  private:
-  struct Writer {
+  // Who has touched these bytes of a word or granule, the last one or the first one.
+  struct Toucher {
     std::int64_t cluster = -1;
-    unsigned bytes = 0;
+    std::int32_t place = -1;
+    std::uint32_t bytes = 0;
   };
-  std::unordered_map<std::uint64_t, std::array<Writer, GlobalHistory::kWords>> writers_;
-  std::unordered_map<std::uint64_t, GlobalHistory::Reads> reads_;
+  struct Reads {
+    std::array<Toucher, GlobalHistory::kGranules> first;
+    std::array<std::uint32_t, GlobalHistory::kGranules> bytes;  // that anybody has read
+  };
+  std::unordered_map<std::uint64_t, std::array<Toucher, GlobalHistory::kWords>> writes_;
+  std::unordered_map<std::uint64_t, std::unique_ptr<Reads>> reads_;
 };
 
 }  // namespace openweek::simulator

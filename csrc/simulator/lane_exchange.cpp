@@ -175,7 +175,10 @@ Step active_mask(Warp& warp, const Inst& inst, Mask lanes) {
   return Step::kNext;
 }
 
-Step meet(Warp&, const Inst&, Mask) { return Step::kNext; }
+Step meet(Warp& warp, const Inst&, Mask lanes) {
+  warp.meet(lanes);
+  return Step::kNext;
+}
 
 // ---- lowering ----
 

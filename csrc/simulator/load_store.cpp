@@ -46,7 +46,7 @@ Step load(Warp& warp, const Inst& inst, Mask lanes) {
   const Touch touch = step.order == Order::kWeak ? Touch::kRead : Touch::kStrongRead;
   for_lanes(lanes, [&](int lane) {
     const uint64_t address = address_of(warp, inst, lane);
-    if (step.order != Order::kWeak) acquire(warp, step, address);
+    if (step.order != Order::kWeak) acquire(warp, step, address, lane);
     const uint8_t* from = locate(warp, lane, static_cast<Window>(step.window), address, total,
                                  total, touch, step.scope);
     for (const auto& [row, width] : step.rows) {
@@ -78,7 +78,7 @@ Step store(Warp& warp, const Inst& inst, Mask lanes) {
       to += step.element_bytes;
     }
   });
-  if (step.order != Order::kWeak) warp.tick();
+  if (releases(step)) warp.tick();
   warp.cta().cluster().world().progressed();
   return Step::kNext;
 }
@@ -199,7 +199,7 @@ Step atomic(Warp& warp, const Inst& inst, Mask lanes) {
   bool changes = false;
   for_lanes(lanes, [&](int lane) {
     const uint64_t address = address_of(warp, inst, lane);
-    acquire(warp, step, address);
+    acquire(warp, step, address, lane);
     uint8_t* at = locate(warp, lane, static_cast<Window>(step.window), address, total, total,
                          Touch::kModify, step.scope);
     release(warp, step, address, true);
@@ -226,7 +226,7 @@ Step atomic(Warp& warp, const Inst& inst, Mask lanes) {
       }
     }
   });
-  warp.tick();
+  if (releases(step)) warp.tick();
   // One that leaves memory as it was may be a loop that waits.
   if (changes) warp.cta().cluster().world().progressed();
   return Step::kNext;

@@ -165,6 +165,10 @@ Program Lowering::kernel(const std::string& name) {
     module_variables_ = variables_;
     lower(function);
     lower_callees();
+    if (program_.code.size() > std::size_t{1} << Epoch::kPlaceBits) {
+      throw UnsupportedError("the history has no room for a kernel of " +
+                             std::to_string(program_.code.size()) + " instructions, " + name);
+    }
     number_matrix_registers();
     program_.shared_bytes = align_up(program_.shared_bytes, program_.shared_align);
     lay_out_stack();

@@ -63,7 +63,7 @@ class Apart {
       try {
         MachineConfig config = config_;
         config.seed = seed_of(number);
-        World world({Share(launch_, number, number + 1)}, config, true);
+        World world({Share(launch_, number, number + 1)}, config);
         const Printed printed(*this, number, world);
         const RunReport report = world.run([this, number] {
           if (number > failed_) throw Stopped();
@@ -163,7 +163,7 @@ RunReport Machine::run(int num_threads, const std::function<void()>& poll,
   }
   std::vector<Share> shares;
   for (Launch& launch : launches) shares.emplace_back(launch, 0, launch.num_clusters());
-  World world(std::move(shares), config_, false);
+  World world(std::move(shares), config_);
   RunReport report;
   try {
     report = world.run(poll);

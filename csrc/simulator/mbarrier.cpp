@@ -59,7 +59,7 @@ std::string Mbarrier::describe() const {
 
 void Mbarriers::init(Cta& cta, std::uint32_t offset, std::int64_t expected, const Origin& origin) {
   Mbarrier& barrier = barriers_[offset];
-  const Epoch now = origin.warp->epoch();
+  const Epoch now = origin.warp->epoch(origin.lane);
   if (barrier.expected != 0) check_unused(barrier, "initialises", origin);
   const bool is_new = barrier.cta == nullptr;
   const Agent agent = is_new ? cta.cluster().agents.add(Agents::Kind::kMbarrier, cta.rank(), offset)
@@ -241,7 +241,7 @@ Step change(Warp& warp, const Inst& inst, Mask lanes) {
     const auto [cta, offset] = find(warp, inst, lane);
     const Origin name = origin(warp, lane);
     Mbarrier& barrier = cta->mbarriers.at(offset, false, name);
-    if (cta != &warp.cta()) cta->owe(warp.epoch());
+    if (cta != &warp.cta()) cta->owe(warp.epoch(lane));
     if (inst.dst != kNoRow) warp.row<uint64_t>(inst.dst)[lane] = state_of(barrier);
     if (what == kInvalidate) return cta->mbarriers.invalidate(offset, name);
     if (!(inst.imm & kRelaxed)) use(barrier, warp);
@@ -276,6 +276,7 @@ Step wait(Warp& warp, const Inst& inst, Mask lanes) {
   const bool by_parity = (inst.imm & 0xff) == kWaitParity;
   Mask ended = 0;
   Mbarrier* last = nullptr;
+  const Mbarrier* learned = nullptr;
   bool is_one = true;
   for_lanes(lanes, [&](int lane) {
     const auto [cta, offset] = find(warp, inst, lane);
@@ -292,8 +293,10 @@ Step wait(Warp& warp, const Inst& inst, Mask lanes) {
                                 : barrier.phase != warp.row<uint64_t>(inst.b)[lane] >> kCountBits;
     if (!over) return;
     ended |= Mask{1} << lane;
-    if (inst.imm & kRelaxed) return;
-    warp.knowledge.learn(barrier.result);
+    if ((inst.imm & kRelaxed) || learned == &barrier) return;
+    learned = &barrier;
+    warp.learn(barrier.result, lanes);
+    warp.knowledge.own.yielded.learn(barrier.result.own.seen);
     warp.knowledge.own.seen.learn(barrier.agent, static_cast<uint32_t>(barrier.phase));
   });
   Group& group = warp.group();

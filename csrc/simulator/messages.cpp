@@ -76,7 +76,11 @@ void learn(Knowledge& mine, std::uint32_t my_cluster, const Message& message) {
   }
 }
 
-void acquire(Warp& warp, const MemoryStep& step, std::uint64_t address) {
+bool releases(const MemoryStep& step) {
+  return step.order == Order::kRelease || step.order == Order::kAcquireRelease;
+}
+
+void acquire(Warp& warp, const MemoryStep& step, std::uint64_t address, int lane) {
   with_messages(warp, step, address, [&](auto& all, auto key) {
     const auto found = all.find(key);
     if (found == all.end()) return;
@@ -85,7 +89,7 @@ void acquire(Warp& warp, const MemoryStep& step, std::uint64_t address) {
       const MemoryScope scope = std::min(message.scope, step.scope);
       if (!reaches(scope, message.from, here)) continue;
       if (step.order == Order::kAcquire || step.order == Order::kAcquireRelease) {
-        learn(warp.knowledge, here.cluster, message);
+        warp.learn(message, Mask{1} << lane);
       } else if (!knows(warp.knowledge, here.cluster, message)) {
         Message kept = message;
         kept.scope = scope;
@@ -97,9 +101,8 @@ void acquire(Warp& warp, const MemoryStep& step, std::uint64_t address) {
 
 void release(Warp& warp, const MemoryStep& step, std::uint64_t address, bool modifies) {
   with_messages(warp, step, address, [&](auto& all, auto key) {
-    const bool releases = step.order == Order::kRelease || step.order == Order::kAcquireRelease;
     const auto found = all.find(key);
-    if (!releases && found == all.end() && warp.fence_releases.empty()) return;
+    if (!releases(step) && found == all.end() && warp.fence_releases.empty()) return;
     const Position here = warp.position();
     Messages left;
     if (found != all.end()) {
@@ -111,7 +114,7 @@ void release(Warp& warp, const MemoryStep& step, std::uint64_t address, bool mod
         return !modifies || !reaches(std::min(message.scope, step.scope), message.from, here);
       });
     }
-    if (releases) {
+    if (releases(step)) {
       enter(left, warp.message(step.scope));
     } else {
       for (const Message& fenced : warp.fence_releases) {

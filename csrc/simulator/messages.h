@@ -44,8 +44,11 @@ void enter(Messages& messages, Message message);
 // Takes in what a message tells.
 void learn(Knowledge& mine, std::uint32_t my_cluster, const Message& message);
 
-// What a strong read at an address learns: at once if it acquires, else at the next fence.
-void acquire(Warp& warp, const MemoryStep& step, std::uint64_t address);
+// Whether an access hands on what its thread knows.
+bool releases(const MemoryStep& step);
+
+// What a lane's strong read at an address learns: at once if it acquires, else at the next fence.
+void acquire(Warp& warp, const MemoryStep& step, std::uint64_t address, int lane);
 
 // What a strong write leaves there: all that the warp knows if it releases, else what it knew at
 // its fences. A modification keeps what it found.

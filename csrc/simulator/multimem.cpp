@@ -92,9 +92,9 @@ Step load_reduce(Warp& warp, const Inst& inst, Mask lanes) {
   for_lanes(lanes, [&](int lane) {
     const std::vector<uint64_t> from = replicas(warp, inst, lane, total);
     for (const uint64_t address : from) {
-      if (step.order != Order::kWeak) acquire(warp, step, address);
+      if (step.order != Order::kWeak) acquire(warp, step, address, lane);
       history.read(address, total, false,
-                   {&warp, lane, warp.epoch(step.order != Order::kWeak), step.scope});
+                   {&warp, lane, warp.epoch(lane, step.order != Order::kWeak), step.scope});
     }
     uint8_t result[kMostBytes];
     if (step.sums_wide) {
@@ -121,7 +121,7 @@ Step store(Warp& warp, const Inst& inst, Mask lanes) {
     for (const uint64_t address : replicas(warp, inst, lane, total)) {
       const bool is_strong = step.order != Order::kWeak;
       world.history().write(address, total, false,
-                            {&warp, lane, warp.epoch(is_strong), step.scope});
+                            {&warp, lane, warp.epoch(lane, is_strong), step.scope});
       if (is_strong) release(warp, step, address, step.reduce != nullptr);
       auto* to = reinterpret_cast<uint8_t*>(address);
       if (step.reduce != nullptr) {

@@ -12,14 +12,31 @@ namespace {
 constexpr unsigned kWholeWord = 15;
 constexpr std::uint16_t kWholeGranule = 0xffff;
 
-// Appends, unless an entry of the same agent is there that this one replaces.
-void enter_more(std::vector<Epoch>& entries, Epoch epoch, const Clock& seen) {
-  std::erase_if(entries,
-                [&](Epoch old) { return seen.knows(old) && (old.bytes() & ~epoch.bytes()) == 0; });
+// Whether an access is all that has to be remembered of an earlier one: who knows of it knows of
+// both. Lanes of one warp become one entry. Nobody need know of an atomic one to be atomic as well,
+// so that says nothing of a plain one before it.
+bool replaces(Epoch epoch, Epoch old, const Access& by) {
+  return (old.strong() || !epoch.strong()) && (old.bytes() & ~epoch.bytes()) == 0 &&
+         by.warp->knowledge.own.seen.knows(old);
+}
+
+Epoch joined(Epoch old, Epoch epoch, const Access& by) {
+  return old.none() || by.knows(old) ? epoch : epoch.with_lane(Epoch::kSeveral);
+}
+
+// Appends, unless an entry is there that this one replaces.
+void enter_more(std::vector<Epoch>& entries, Epoch epoch, const Access& by) {
+  std::erase_if(entries, [&](Epoch old) {
+    if (!replaces(epoch, old, by)) return false;
+    epoch = joined(old, epoch, by);
+    return true;
+  });
   entries.push_back(epoch);
 }
 
 }  // namespace
+
+bool Access::knows(Epoch earlier) const { return warp->knows(earlier, lane); }
 
 SharedHistory::SharedHistory(Cta& cta, std::size_t num_bytes)
     : cta_(cta), granules_((num_bytes + 15) / 16) {}
@@ -36,7 +53,6 @@ void SharedHistory::each_word(std::uint32_t offset, int num_bytes, Each each) {
 }
 
 void SharedHistory::read(std::uint32_t offset, int num_bytes, const Access& by) {
-  const Clock& seen = by.warp->knowledge.own.seen;
   if (words_.empty()) words_.resize(4 * granules_.size());
   each_word(offset, num_bytes, [&](std::uint32_t word, unsigned bytes) {
     Granule& granule = granules_[word / 4];
@@ -45,7 +61,7 @@ void SharedHistory::read(std::uint32_t offset, int num_bytes, const Access& by) 
     if (~(granule.written >> word % 4 * 4) & bytes) not_written(word * 4, by);
     const Epoch epoch = by.epoch.with_bytes(bytes);
     const auto races = [&](Epoch write) {
-      return (write.bytes() & bytes) && !(write.strong() && epoch.strong()) && !seen.knows(write);
+      return (write.bytes() & bytes) && !(write.strong() && epoch.strong()) && !by.knows(write);
     };
     if (races(words_[word].write)) conflict(words_[word].write, true, word * 4, What::kRead, by);
     if (!more_writes_.empty()) {
@@ -56,12 +72,11 @@ void SharedHistory::read(std::uint32_t offset, int num_bytes, const Access& by) 
       }
     }
     granule.has_words = true;
-    enter_read(word, epoch, seen);
+    enter_read(word, epoch, by);
   });
 }
 
 void SharedHistory::write(std::uint32_t offset, int num_bytes, const Access& by) {
-  const Clock& seen = by.warp->knowledge.own.seen;
   if (words_.empty()) words_.resize(4 * granules_.size());
   each_word(offset, num_bytes, [&](std::uint32_t word, unsigned bytes) {
     Granule& granule = granules_[word / 4];
@@ -69,9 +84,11 @@ void SharedHistory::write(std::uint32_t offset, int num_bytes, const Access& by)
     check_granule(word / 4, What::kWrite, by);
     const Epoch epoch = by.epoch.with_bytes(bytes);
     const auto races = [&](Epoch other) {
-      return (other.bytes() & bytes) && !(other.strong() && epoch.strong()) && !seen.knows(other);
+      return (other.bytes() & bytes) && !(other.strong() && epoch.strong()) && !by.knows(other);
     };
+    // What lanes write to one place at once is of one of them: CUDA promises that much.
     const auto check = [&](Epoch other, bool wrote) {
+      if (wrote && epoch.is_of_one_instruction(other)) return;
       if (races(other)) conflict(other, wrote, word * 4, What::kWrite, by);
     };
     check(words_[word].write, true);
@@ -85,7 +102,7 @@ void SharedHistory::write(std::uint32_t offset, int num_bytes, const Access& by)
     granule.has_words = true;
     granule.layout = 0;
     granule.written |= static_cast<std::uint16_t>(bytes << word % 4 * 4);
-    enter_write(word, epoch, seen);
+    enter_write(word, epoch, by);
   });
 }
 
@@ -98,19 +115,19 @@ void SharedHistory::modify(std::uint32_t offset, int num_bytes, const Access& by
   write(offset, num_bytes, by);
 }
 
-void SharedHistory::enter_read(std::uint32_t word, Epoch epoch, const Clock& seen) {
+void SharedHistory::enter_read(std::uint32_t word, Epoch epoch, const Access& by) {
   Epoch& last = words_[word].read;
-  if (last.none() || (seen.knows(last) && (last.bytes() & ~epoch.bytes()) == 0)) {
-    last = epoch;
+  if (last.none() || replaces(epoch, last, by)) {
+    last = joined(last, epoch, by);
   } else {
-    enter_more(more_reads_[word], epoch, seen);
+    enter_more(more_reads_[word], epoch, by);
   }
 }
 
-void SharedHistory::enter_write(std::uint32_t word, Epoch epoch, const Clock& seen) {
+void SharedHistory::enter_write(std::uint32_t word, Epoch epoch, const Access& by) {
   Epoch& last = words_[word].write;
-  if (last.none() || (seen.knows(last) && (last.bytes() & ~epoch.bytes()) == 0)) {
-    last = epoch;
+  if (last.none() || replaces(epoch, last, by)) {
+    last = joined(last, epoch, by);
     // All that was read before is known to this write.
     if (epoch.bytes() == kWholeWord && !epoch.strong()) {
       words_[word].read = Epoch();
@@ -118,7 +135,7 @@ void SharedHistory::enter_write(std::uint32_t word, Epoch epoch, const Clock& se
       if (!more_writes_.empty()) more_writes_.erase(word);
     }
   } else {
-    enter_more(more_writes_[word], epoch, seen);
+    enter_more(more_writes_[word], epoch, by);
   }
 }
 
@@ -131,7 +148,9 @@ void SharedHistory::enter_taken(std::uint32_t number, Epoch epoch, const Clock& 
     }
   }
   granule.has_more = true;
-  enter_more(more_taken_[number], epoch, seen);
+  std::vector<Epoch>& more = more_taken_[number];
+  std::erase_if(more, [&](Epoch old) { return seen.knows(old); });
+  more.push_back(epoch);
 }
 
 void SharedHistory::check_granule(std::uint32_t number, What what, const Access& by) {
@@ -152,12 +171,13 @@ void SharedHistory::check_granule(std::uint32_t number, What what, const Access&
 void SharedHistory::check_words(std::uint32_t granule, What what, const Access& by) {
   const Clock& seen = by.warp->knowledge.own.seen;
   const Clock& fenced = by.warp->knowledge.own.fenced;
+  const Clock& yielded = by.warp->knowledge.own.yielded;
   for (std::uint32_t word = 4 * granule; word < 4 * granule + 4; ++word) {
     const auto check_write = [&](Epoch write) {
       // What an mbarrier counts comes to both proxies.
       const bool is_known = cta_.cluster().agents[write.agent()].kind == Agents::Kind::kMbarrier
                                 ? seen.knows(write)
-                                : fenced.knows(write);
+                                : fenced.knows(write) && by.knows(write);
       if (!write.none() && !is_known) conflict(write, true, word * 4, what, by);
     };
     check_write(words_[word].write);
@@ -165,11 +185,12 @@ void SharedHistory::check_words(std::uint32_t granule, What what, const Access& 
       for (const Epoch write : more->second) check_write(write);
     }
     if (what == What::kTake) continue;
-    if (!seen.knows(words_[word].read)) conflict(words_[word].read, false, word * 4, what, by);
+    const auto check_read = [&](Epoch read) {
+      if (!yielded.knows(read) || !by.knows(read)) conflict(read, false, word * 4, what, by);
+    };
+    check_read(words_[word].read);
     if (const auto more = more_reads_.find(word); more != more_reads_.end()) {
-      for (const Epoch read : more->second) {
-        if (!seen.knows(read)) conflict(read, false, word * 4, what, by);
-      }
+      for (const Epoch read : more->second) check_read(read);
     }
   }
 }
@@ -280,13 +301,16 @@ void SharedHistory::conflict(Epoch earlier, bool earlier_wrote, std::uint32_t of
       "shared address " + std::to_string(offset) + " of CTA rank " + std::to_string(cta_.rank());
   const std::string does = reads ? " reads " : " writes ";
   const std::string seen = std::to_string(knowledge.own.seen.of(earlier.agent()));
+  const std::string lanes = earlier.lane() == Epoch::kSeveral
+                                ? "lanes of warp "
+                                : "lane " + std::to_string(earlier.lane()) + " of warp ";
   const std::string who_else =
       agent.kind == Kind::kWarp
-          ? "warp " + std::to_string(agent.which) + " of CTA rank " + std::to_string(agent.rank)
+          ? lanes + std::to_string(agent.which) + " of CTA rank " + std::to_string(agent.rank)
           : "a copy";
   const std::string did = earlier_wrote ? " wrote at " : " read at ";
-  if ((what == What::kTake || what == What::kFill) && earlier_wrote &&
-      agent.kind != Kind::kMbarrier && knowledge.own.seen.knows(earlier)) {
+  if ((what == What::kTake || what == What::kFill) && agent.kind != Kind::kMbarrier &&
+      by.knows(earlier)) {
     throw HazardError("missing proxy fence: " + me + (reads ? " takes " : " fills ") + at +
                       " by the asynchronous proxy, where " + who_else + did + other +
                       ", and no fence.proxy.async is in between");

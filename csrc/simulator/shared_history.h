@@ -22,6 +22,8 @@ struct Access {
   int lane;
   Epoch epoch;
   MemoryScope scope = MemoryScope::kSys;  // if it is strong
+
+  bool knows(Epoch earlier) const;
 };
 
 // The copies that have filled a matrix operand.
@@ -77,8 +79,8 @@ class SharedHistory {
   void check_words(std::uint32_t granule, What what, const Access& by);
   [[noreturn]] void not_written(std::uint32_t offset, const Access& by);
   void check_no_mbarrier(std::uint32_t offset, int num_bytes, const Access& by);
-  void enter_read(std::uint32_t word, Epoch epoch, const Clock& seen);
-  void enter_write(std::uint32_t word, Epoch epoch, const Clock& seen);
+  void enter_read(std::uint32_t word, Epoch epoch, const Access& by);
+  void enter_write(std::uint32_t word, Epoch epoch, const Access& by);
   void enter_taken(std::uint32_t number, Epoch epoch, const Clock& seen);
   template <class Each>
   void each_word(std::uint32_t offset, int num_bytes, Each each);

@@ -74,7 +74,7 @@ Step release_maps(Warp& warp, const Inst& inst, Mask) {
 }
 
 Step acquire_map(Warp& warp, const Inst& inst, Mask lanes) {
-  warp.fence_acquire(warp.program().memory_steps[inst.imm].scope);
+  warp.fence_acquire(warp.program().memory_steps[inst.imm].scope, lanes);
   for_lanes(lanes, [&](int lane) {
     const uint64_t address = address_of(warp, inst, lane);
     locate(warp, lane, window_of(warp, inst), address, kMapBytes, kAlign, Touch::kNone);

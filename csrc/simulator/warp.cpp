@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "errors.h"
+#include "lanes.h"
 #include "special_registers.h"
 #include "world.h"
 
@@ -45,11 +46,37 @@ Message Warp::message(MemoryScope scope) const {
           std::make_shared<const Knowledge>(knowledge)};
 }
 
-void Warp::fence_acquire(MemoryScope scope) {
+void Warp::know_since(std::uint32_t time, Mask lanes) {
+  for_lanes(lanes, [&](int lane) { met_[lane] = std::max(met_[lane], time); });
+}
+
+void Warp::learn(const Knowledge& other, Mask lanes) {
+  knowledge.learn(other);
+  know_since(other.own.seen.of(agent_) + 1, lanes);
+}
+
+void Warp::learn(const Message& message, Mask lanes) {
+  const std::uint32_t mine = cta_.cluster().id();
+  simulator::learn(knowledge, mine, message);
+  const ClusterClocks* known = &message.knowledge->own;
+  if (message.from.cluster != mine) {
+    const auto found = message.knowledge->others.find(mine);
+    if (found == message.knowledge->others.end()) return;
+    known = found->second.get();
+  }
+  know_since(known->seen.of(agent_) + 1, lanes);
+}
+
+void Warp::meet(Mask lanes) {
+  tick();
+  know_since(knowledge.own.seen.of(agent_), lanes);
+}
+
+void Warp::fence_acquire(MemoryScope scope, Mask lanes) {
   const Position here = position();
   std::erase_if(fence_acquires, [&](const Message& found) {
     if (!reaches(std::min(found.scope, scope), found.from, here)) return false;
-    learn(knowledge, here.cluster, found);
+    learn(found, lanes);
     return true;
   });
 }

@@ -107,13 +107,27 @@ class Warp {
   // is later than what was handed on.
   Knowledge knowledge;
   Agent agent() const { return agent_; }
-  Epoch epoch(bool strong = false) const {
-    return Epoch(agent_, knowledge.own.seen.of(agent_), groups_[current_].pc, 0, strong);
+  Epoch epoch(int lane, bool strong = false) const {
+    return Epoch(agent_, knowledge.own.seen.of(agent_), groups_[current_].pc, 0, strong,
+                 static_cast<unsigned>(lane));
   }
   Epoch epoch_of(Agent agent, std::uint64_t time) const {
     return Epoch(agent, static_cast<std::uint32_t>(time), groups_[current_].pc, 15, false);
   }
   void tick();
+
+  // Lanes of one warp are threads like others: what one has done, another knows of behind a barrier
+  // that both have come to (bar.warp.sync or a wider one), not because they share instructions;
+  // votes and shuffles order no memory (PTX ISA, bar.warp.sync). Towards other warps the warp is
+  // one: whatever one lane releases or learns counts for all.
+  bool knows(Epoch epoch, int lane) const {
+    return knowledge.own.seen.knows(epoch) &&
+           (epoch.agent() != agent_ || epoch.lane() == static_cast<unsigned>(lane) ||
+            epoch.time() < met_[lane]);
+  }
+  void learn(const Knowledge& other, Mask lanes);
+  void learn(const Message& message, Mask lanes);
+  void meet(Mask lanes);
 
   // The orders of strong accesses: what fences have left for later relaxed stores, the widest scope
   // first, and what relaxed loads have found for the next fence.
@@ -121,7 +135,7 @@ class Warp {
   Message message(MemoryScope scope) const;
   Messages fence_releases;
   Messages fence_acquires;
-  void fence_acquire(MemoryScope scope);
+  void fence_acquire(MemoryScope scope, Mask lanes);
   void fence_release(MemoryScope scope);
 
   LaneCopies copies;
@@ -141,6 +155,7 @@ class Warp {
   std::string place(std::int32_t pc) const { return program_.place(pc); }
 
  private:
+  void know_since(std::uint32_t time, Mask lanes);
   bool pick();
   template <class Change>
   void depart(Mask lanes, Change change);
@@ -154,6 +169,7 @@ class Warp {
   const Program& program_;
   int index_;
   Agent agent_;
+  std::array<std::uint32_t, kLanes> met_ = {};  // up to which time a lane knows of the others
   Mask live_;
   std::vector<Group> groups_;
   std::vector<Group> arriving_;  // groups that the running instruction has made

@@ -26,12 +26,11 @@ void RunReport::add(const RunReport& other) {
   num_bulk_copies += other.num_bulk_copies;
 }
 
-World::World(std::vector<Share> shares, const MachineConfig& config, bool remembers_reads)
+World::World(std::vector<Share> shares, const MachineConfig& config)
     : shares_(std::move(shares)),
       config_(config),
       random_(config.seed),
-      resident_(config.num_devices),
-      history_(remembers_reads) {}
+      resident_(config.num_devices) {}
 
 World::~World() = default;
 
@@ -221,7 +220,8 @@ std::string World::describe(std::uint32_t cluster, Epoch epoch) const {
   const int num_warps = (product(launch.config.block) + kLanes - 1) / kLanes;
   std::string text;
   if (written_by_warp(cluster, epoch.agent())) {
-    text = "warp " + std::to_string(epoch.agent() % num_warps) + " of CTA rank " +
+    text = (epoch.lane() == Epoch::kSeveral ? "lanes" : "lane " + std::to_string(epoch.lane())) +
+           " of warp " + std::to_string(epoch.agent() % num_warps) + " of CTA rank " +
            std::to_string(epoch.agent() / num_warps) + " of ";
   }
   text += "cluster " + std::to_string(number);

@@ -45,8 +45,7 @@ struct Share {
 // order that the seed decides; each runs a random number of instructions at a time.
 class World {
  public:
-  // `remembers_reads`: for a history that is joined with others.
-  World(std::vector<Share> shares, const MachineConfig& config, bool remembers_reads);
+  World(std::vector<Share> shares, const MachineConfig& config);
   ~World();
 
   // Lets a copy happen later: some soon, some only when nothing else can go on. `in_shared` tells

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import csrc
-from deepgemm.bf16_kernels import gemm
+from deepgemm import bf16_kernels
 from deepgemm.plan_bf16 import Bf16Tiles
 
 pytestmark = pytest.mark.compile
@@ -15,15 +15,15 @@ pytestmark = pytest.mark.compile
 _TILES = Bf16Tiles(block_m=128, block_n=128, num_stages=4, share="b")
 
 
-def _gemm(a: Tensor, b: Tensor, seed: int, num_sms: int) -> Tensor:
+def gemm(a: Tensor, b: Tensor, seed: int, num_sms: int) -> Tensor:
     """The product a [m, k] @ b [n, k].T by the kernel; what it does not write stays NaN."""
     d = torch.full((len(a), len(b)), float("nan"), dtype=torch.bfloat16)
     with csrc.simulate(seed=seed, num_sms=num_sms):
-        gemm(a, b, None, d, tiles=_TILES)
+        bf16_kernels.gemm(a, b, None, d, tiles=_TILES)
     return d
 
 
-def _operands(m: int, n: int, k: int, seed: int) -> tuple[Tensor, Tensor]:
+def operands(m: int, n: int, k: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return (
         torch.randn(m, k, generator=generator).bfloat16(),
@@ -31,11 +31,12 @@ def _operands(m: int, n: int, k: int, seed: int) -> tuple[Tensor, Tensor]:
     )
 
 
-def _assert_product(d: Tensor, a: Tensor, b: Tensor) -> None:
+def is_product(d: Tensor, a: Tensor, b: Tensor) -> bool:
+    """Whether d [m, n] is a [m, k] @ b [n, k].T, rounded once."""
     expected = a.double() @ b.double().T
     # bf16 rounds to 2^-9; sums of k products in FP32 in any order add little.
     bound = 2.0**-8 * expected.abs() + 1e-6 * a.double().abs() @ b.double().abs().T
-    assert ((d.double() - expected).abs() <= bound).all()
+    return bool(((d.double() - expected).abs() <= bound).all())
 
 
 @pytest.mark.parametrize(
@@ -44,13 +45,13 @@ def _assert_product(d: Tensor, a: Tensor, b: Tensor) -> None:
 )
 @pytest.mark.parametrize("num_sms", [2, 4])
 def test_shapes(m: int, n: int, k: int, num_sms: int, seed: int) -> None:
-    a, b = _operands(m, n, k, seed)
-    _assert_product(_gemm(a, b, seed, num_sms), a, b)
+    a, b = operands(m, n, k, seed)
+    assert is_product(gemm(a, b, seed, num_sms), a, b)
 
 
 def test_any_order_of_events_gives_the_same_bits() -> None:
-    a, b = _operands(200, 136, 328, 0)
-    first = _gemm(a, b, seed=0, num_sms=2)
-    _assert_product(first, a, b)
+    a, b = operands(200, 136, 328, 0)
+    first = gemm(a, b, seed=0, num_sms=2)
+    assert is_product(first, a, b)
     for seed in range(1, 200):
-        assert torch.equal(_gemm(a, b, seed, num_sms=2).view(torch.int16), first.view(torch.int16))
+        assert torch.equal(gemm(a, b, seed, num_sms=2).view(torch.int16), first.view(torch.int16))

@@ -137,7 +137,7 @@ def test_one_field_of_a_host_made_map_changes(field: str, space: str) -> None:
     if space == "shared::cta":
         copy = "\n".join(f"ld.global.b64 %rd9, [%rd0+{8 * i}]; st.shared.b64 [map+{8 * i}], %rd9;"
                          for i in range(16))  # fmt: skip
-        body = f"{copy} {body} bar.warp.sync -1; {_PUBLISH}"
+        body = f"{copy} bar.warp.sync -1; {body} bar.warp.sync -1; {_PUBLISH}"
     run(f"setp.eq.u32 %p1, %r0, 0; {body}", [found], module=_MODULE)
     assert _within_rank(bytes(found.tolist())) == _within_rank(changed.encode_for_simulator())
 
