@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from csrc import native
+from csrc.simulator.arguments import Held, Range, Shape, check_memory, check_shapes, dims, pack, whole
 
 __all__ = ["Kernel", "Machine", "MemoryRange", "Module", "load"]
 
-MAX_SHARED_BYTES = 227 * 1024
-MAX_THREADS = 1024
-MAX_CLUSTER = 16
+MAX_DEVICES = 1024
+MAX_SMS = 1024
+MAX_INSTRUCTIONS = 10**11  # about an hour
 
 _FOLDER = Path(__file__).parent
 _TEST_BINDINGS = {"parser_binding.cpp", "numeric_binding.cpp"}
@@ -67,10 +68,16 @@ class Module:
     """The kernels of one PTX text, by name.
 
     Raises:
+        TypeError: it is no text.
         ValueError: the text is no PTX for sm_90 or sm_90a; the message names line and column.
     """
 
     def __init__(self, text: str) -> None:
+        if not isinstance(text, str):
+            what = type(text).__name__
+            raise TypeError(
+                f"load: ptx_text must be a str of PTX, no file and no cubin, got {what}"
+            )
         self._module = core().Module(text)
 
     def kernels(self) -> list[str]:
@@ -81,10 +88,19 @@ class Module:
         """The kernel of that name.
 
         Raises:
-            NotImplementedError: there is none, or it has an instruction that the simulator does not
-                know; the message names the line.
+            ValueError: there is none; the message names those that there are.
+            NotImplementedError: it has an instruction that the simulator does not know; the message
+                names the line.
         """
-        return Kernel(self._module, self._module.kernel(name))
+        known = self.kernels()
+        if name in known:
+            return Kernel(self._module, self._module.kernel(name))
+        if name in self._module.functions():
+            raise ValueError(f"load: {name} is a function that kernels call, and no kernel")
+        near = difflib.get_close_matches(str(name), known, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        has = ", ".join(known) or "none"
+        raise ValueError(f"load: the module has no kernel {name!s:.200}{hint}; it has {has:.2000}")
 
 
 def load(ptx_text: str) -> Module:
@@ -103,18 +119,34 @@ class Machine:
         devices: how many GPUs.
         sms: how many CTAs are resident on each at a time.
         seed: decides the order in which warps take turns.
+        max_instructions: a run ends with an error after so many instructions of warps: one that
+            would never end does, and Ctrl-C ends any run at once.
         reduced_fp8: sums FP8 products of the tensor cores with 14 significant bits, as measurements
             of Hopper suggest, instead of in float32.
     """
 
     def __init__(
-        self, devices: int = 1, sms: int = 4, seed: int = 0, *, reduced_fp8: bool = False
+        self,
+        devices: int = 1,
+        sms: int = 4,
+        seed: int = 0,
+        *,
+        max_instructions: int = MAX_INSTRUCTIONS,
+        reduced_fp8: bool = False,
     ) -> None:
-        for name, value in (("devices", devices), ("sms", sms)):
-            if value < 1:
-                raise ValueError(f"Machine: {name} must be at least 1, got {value}")
-        self.devices, self.sms, self.seed = devices, sms, seed
-        self._machine = core().Machine(devices, sms, seed & (2**64 - 1), reduced_fp8)
+        self.devices = _within("devices", devices, MAX_DEVICES)
+        self.sms = _within("sms", sms, MAX_SMS)
+        self.seed = whole("Machine: seed", seed)
+        self.max_instructions = _within("max_instructions", max_instructions, 2**63)
+        self.reduced_fp8 = bool(reduced_fp8)
+        self._machine = core().Machine(
+            self.devices,
+            self.sms,
+            self.seed & (2**64 - 1),
+            self.reduced_fp8,
+            self.max_instructions,
+        )
+        self._launches: list[_Launch] = []
         self._symmetric: list[Tensor] = []
         self._multicast: list[Tensor] = []  # kept alive: the addresses stay valid
 
@@ -208,126 +240,72 @@ class Machine:
             TypeError: an argument is of no such kind.
             ValueError: an argument breaks a rule; the message names it.
         """
-        shapes = {"grid": _dims(grid), "block": _dims(block), "cluster": _dims(cluster)}
-        self._check(kernel, shapes, smem_bytes, device)
-        packed, ranges = _pack(kernel, args)
-        ranges += [_range(f"memory[{i}]", given) for i, given in enumerate(memory)]
-        ranges += [_range(f"symmetric[{i}]", tensor) for i, tensor in enumerate(self._symmetric)]
-        self._machine.launch(
-            kernel.module,
-            kernel.program,
-            *shapes.values(),
-            smem_bytes,
-            packed,
-            ranges,
-            device,
-            registers,
-            programmatic,
-        )
+        if not isinstance(kernel, Kernel):
+            raise TypeError(f"launch: kernel must be one of a module, got {kernel!r:.100}")
+        shapes = dims("grid", grid), dims("block", block), dims("cluster", cluster)
+        smem_bytes = whole("launch: smem_bytes", smem_bytes)
+        device = whole("launch: device", device)
+        if not 0 <= device < self.devices:
+            raise ValueError(f"launch: device must be below {self.devices}, got {device}")
+        check_shapes(kernel, *shapes)
+        check_memory(kernel, *shapes[:2], smem_bytes, self.sms)
+        packed, held = pack(kernel, args)
+        if isinstance(memory, Tensor) or not isinstance(memory, Sequence):
+            raise TypeError(f"launch: memory must be a list or a tuple, got {memory!r:.100}")
+        ranges = []
+        for i, given in enumerate(memory):
+            if isinstance(given, MemoryRange):
+                ranges.append((given.address, given.address + given.num_bytes, given.name))
+            else:
+                held.append(Held(f"memory[{i}]", given))
+        held += [Held(f"symmetric[{i}]", tensor) for i, tensor in enumerate(self._symmetric)]
+        registers = whole("launch: registers", registers)
+        settings = (smem_bytes, packed), (device, registers, bool(programmatic))
+        self._launches.append(_Launch(kernel, shapes, *settings, held, ranges))
 
     def run(self) -> dict[str, int]:
-        """Runs all that is launched to the end.
+        """Runs all that is launched to the end. After an error, too, nothing is launched any more.
 
         Returns:
             What was done: num_instructions (of warps), num_slices, num_ctas.
 
         Raises:
-            RuntimeError: the kernel did what no kernel may do, or waits for ever.
+            RuntimeError: the kernel did what no kernel may do, or waits for ever; or nothing is
+                launched.
+            ValueError: a tensor has lost its memory since the launch.
         """
+        launches, self._launches = self._launches, []
+        if not launches:
+            raise RuntimeError("run: nothing is launched; call launch before")
+        for launch in launches:
+            for held in launch.held:
+                held.check()
+        for launch in launches:
+            self._machine.launch(
+                launch.kernel.module,
+                launch.kernel.program,
+                *launch.shapes,
+                *launch.data,
+                [*(held.range for held in launch.held), *launch.ranges],
+                *launch.settings,
+            )
         return dict(self._machine.run(torch.get_num_threads()))
 
-    def _check(
-        self, kernel: Kernel, shapes: dict[str, tuple[int, int, int]], smem_bytes: int, device: int
-    ) -> None:
-        program = kernel.program
-        for name, dims in shapes.items():
-            if min(dims) < 1:
-                raise ValueError(f"launch: {name} must be positive, got {dims}")
-        grid, block, cluster = shapes.values()
-        threads = block[0] * block[1] * block[2]
-        if threads > MAX_THREADS:
-            raise ValueError(f"launch: block must have at most {MAX_THREADS} threads, got {block}")
-        for axis in range(3):
-            if grid[axis] % cluster[axis]:
-                raise ValueError(f"launch: cluster must divide grid, got {cluster} and {grid}")
-        size = cluster[0] * cluster[1] * cluster[2]
-        if size > MAX_CLUSTER:
-            raise ValueError(f"launch: cluster must have at most {MAX_CLUSTER} CTAs, got {cluster}")
-        total = program.shared_bytes + smem_bytes
-        if smem_bytes < 0 or total > MAX_SHARED_BYTES:
-            raise ValueError(
-                f"launch: smem_bytes must be within 0 and "
-                f"{MAX_SHARED_BYTES - program.shared_bytes} for {kernel.name}, got {smem_bytes}"
-            )
-        if not 0 <= device < self.devices:
-            raise ValueError(f"launch: device must be below {self.devices}, got {device}")
-        required = list(program.required_threads)
-        if required and required + [1] * (3 - len(required)) != list(block):
-            raise ValueError(f"launch: block must be {required} for {kernel.name}, got {block}")
-        limit = list(program.max_threads)
-        if limit and threads > limit[0] * (limit[1:2] or [1])[0] * (limit[2:3] or [1])[0]:
-            raise ValueError(f"launch: block must be within {limit} threads, got {block}")
-        wanted = list(program.required_cluster)
-        if wanted and wanted + [1] * (3 - len(wanted)) != list(cluster):
-            raise ValueError(f"launch: cluster must be {wanted} for {kernel.name}, got {cluster}")
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """What run needs of a launch: its tensors live until then, whoever else forgets them."""
+
+    kernel: Kernel
+    shapes: tuple[Shape, Shape, Shape]
+    data: tuple[int, bytes]  # bytes of dynamic shared memory; the parameters
+    settings: tuple[int, int, bool]  # device, registers, programmatic
+    held: list[Held]
+    ranges: list[Range]
 
 
-def _dims(given: int | Sequence[int]) -> tuple[int, int, int]:
-    dims = (given,) if isinstance(given, int) else tuple(int(size) for size in given)
-    if not 1 <= len(dims) <= 3:
-        raise ValueError(f"launch: a shape must have one to three numbers, got {dims}")
-    padded = dims + (1,) * (3 - len(dims))
-    return padded[0], padded[1], padded[2]
-
-
-def _pack(
-    kernel: Kernel, args: Sequence[Tensor | float | bytes]
-) -> tuple[bytes, list[tuple[int, int, str]]]:
-    """The buffer of parameters, and the memory that tensors among them give access to."""
-    parameters = kernel.parameters
-    if len(args) != len(parameters):
-        raise ValueError(
-            f"launch: args must have one entry for each of the {len(parameters)} parameters of "
-            f"{kernel.name}, got {len(args)}"
-        )
-    buffer = bytearray(kernel.program.parameter_bytes)
-    ranges = []
-    for position, (value, (_, offset, size)) in enumerate(zip(args, parameters, strict=True)):
-        packed = _packed(f"args[{position}]", value, size)
-        buffer[offset : offset + size] = packed
-        if isinstance(value, Tensor):
-            ranges.append(_range(f"args[{position}]", value))
-    return bytes(buffer), ranges
-
-
-def _range(name: str, given: Tensor | MemoryRange) -> tuple[int, int, str]:
-    """Begin, end and name; of a tensor up to its last element."""
-    if isinstance(given, MemoryRange):
-        return given.address, given.address + given.num_bytes, given.name
-    tensor, extent = given, 0
-    if tensor.numel():
-        strides = zip(tensor.shape, tensor.stride(), strict=True)
-        extent = 1 + sum((size - 1) * stride for size, stride in strides)
-    begin = tensor.data_ptr()
-    return begin, begin + extent * tensor.element_size(), name
-
-
-def _packed(name: str, value: Tensor | float | bytes, size: int) -> bytes:
-    if isinstance(value, Tensor):
-        if value.device.type != "cpu" or not value.is_contiguous():
-            raise ValueError(f"launch: {name} must be a contiguous CPU tensor (use .contiguous())")
-        if size != 8:
-            raise ValueError(f"launch: {name} must be {size} bytes, got a tensor, which is 8")
-        return struct.pack("<Q", value.data_ptr())
-    if isinstance(value, bytes):
-        if len(value) != size:
-            raise ValueError(f"launch: {name} must have {size} bytes, got {len(value)}")
-        return value
-    if isinstance(value, bool | int):
-        try:
-            return int(value).to_bytes(size, "little", signed=value < 0)
-        except OverflowError:
-            raise ValueError(f"launch: {name} must fit in {size} bytes, got {value}") from None
-    if isinstance(value, float) and size in (4, 8):
-        return struct.pack("<f" if size == 4 else "<d", value)
-    raise TypeError(f"launch: {name} must be a tensor, a number or bytes, got {value!r}")
+def _within(name: str, value: int, most: int) -> int:
+    given = whole(f"Machine: {name}", value)
+    if not 1 <= given <= most:
+        raise ValueError(f"Machine: {name} must be at least 1 and at most {most}, got {given}")
+    return given

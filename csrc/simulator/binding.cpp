@@ -33,13 +33,22 @@ class Module {
     return names;
   }
 
+  // Of those that a host cannot launch.
+  std::vector<std::string> functions() const {
+    std::vector<std::string> names;
+    for (const ptx::Function& function : module_.functions) {
+      if (!function.is_entry || function.is_declaration) names.push_back(function.name);
+    }
+    return names;
+  }
+
   std::shared_ptr<const Program> kernel(const std::string& name) {
     return std::make_shared<const Program>(Lowering(module_, *memory_).kernel(name));
   }
 
   void allow(GlobalMemory& memory) const {
     for (const ModuleMemory::Block& block : memory_->blocks()) {
-      const auto begin = reinterpret_cast<std::uint64_t>(block.words.data());
+      const auto begin = reinterpret_cast<std::uint64_t>(block.bytes);
       memory.allow({begin, begin + static_cast<std::uint64_t>(block.num_bytes), block.name});
     }
   }
@@ -117,6 +126,8 @@ PYBIND11_MODULE(MODULE_NAME, binding) {
       .def_property_readonly("parameters", parameters)
       .def_property_readonly("parameter_bytes",
                              [](const Program& program) { return program.parameter_bytes; })
+      .def_property_readonly("local_bytes",
+                             [](const Program& program) { return program.local_bytes; })
       .def_property_readonly("shared_bytes",
                              [](const Program& program) { return program.shared_bytes; })
       .def_property_readonly("max_threads",
@@ -128,13 +139,15 @@ PYBIND11_MODULE(MODULE_NAME, binding) {
   py::class_<Module, std::shared_ptr<Module>>(binding, "Module")
       .def(py::init<const std::string&>())
       .def("kernels", &Module::kernels)
+      .def("functions", &Module::functions)
       .def("kernel", [](Module& module, const std::string& name) {
         return std::const_pointer_cast<Program>(module.kernel(name));
       });
   binding.def("opcodes", opcodes);
   py::class_<Machine>(binding, "Machine")
-      .def(py::init([](int num_devices, int num_sms, std::uint64_t seed, bool reduced_fp8) {
-        return Machine({num_devices, num_sms, seed, reduced_fp8});
+      .def(py::init([](int num_devices, int num_sms, std::uint64_t seed, bool reduced_fp8,
+                       std::uint64_t max_instructions) {
+        return Machine({num_devices, num_sms, seed, reduced_fp8, max_instructions});
       }))
       .def("multicast", &Machine::multicast)
       .def("launch", launch)

@@ -12,6 +12,7 @@ namespace openweek::simulator::ptx {
 namespace {
 
 constexpr int kMaxInt = std::numeric_limits<int>::max();
+constexpr int kMaxStatements = 1 << 20;
 
 class BodyParser {
  public:
@@ -177,6 +178,9 @@ void BodyParser::parse_guarded() {
 void BodyParser::parse_statement(const Token& opcode, Statement statement) {
   if (opcode.text.find_first_of("%$_") == 0) {
     fail_at(opcode, "expected an instruction, got " + quoted(opcode.text));
+  }
+  if (next_statement() == kMaxStatements) {
+    fail_at(opcode, "expected at most " + std::to_string(kMaxStatements) + " instructions");
   }
   statement.line = opcode.line;
   statement.location = location_;

@@ -49,7 +49,15 @@ TensorMap tensor_map(Warp& warp, const BulkStep& step, int lane) {
     throw HazardError("wrong tensor map: " + who(warp, lane) + " has coordinates of rank " +
                       std::to_string(step.rank) + ", the map has rank " + std::to_string(map.rank));
   } catch (const UnsupportedError& error) {
-    throw UnsupportedError(who(warp, lane) + ": " + error.what());
+    throw UnsupportedError(error.what() + (", " + who(warp, lane)));
+  }
+}
+
+void check_reduce(Warp& warp, int lane, ReduceOp operation, NumberType type) {
+  try {
+    find_reduce(operation, type);
+  } catch (const UnsupportedError& error) {
+    throw UnsupportedError(error.what() + (", " + who(warp, lane)));
   }
 }
 
@@ -171,7 +179,7 @@ void enter_store(Warp& warp, int lane, BulkGroups& groups, const SharedPlace& fr
     groups.reads = cta.cluster().agents.add(Agents::Kind::kBulkRead, cta.rank(), thread);
     groups.writes = cta.cluster().agents.add(Agents::Kind::kBulkWrite, cta.rank(), thread);
   }
-  const uint64_t time = groups.committed.size() + 1;
+  const uint64_t time = groups.num_committed + 1;
   const Access reading{&warp, lane, warp.epoch_of(*groups.reads, time)};
   from.cta->history.take(from.offset, num_bytes, reading);
   from.cta->owe(reading.epoch);
@@ -203,6 +211,7 @@ void store(Warp& warp, const BulkStep& step, int lane) {
     ranges = {{value(warp, step.to, lane), num_bytes}};
     target = locate(warp, lane, Window::kGlobal, ranges[0].address, num_bytes, 16, Touch::kNone);
   }
+  if (step.reduce && map) check_reduce(warp, lane, *step.reduce, map->type);
   BulkGroups& groups = warp.bulk_groups[lane];
   enter_store(warp, lane, groups, from, num_bytes, ranges, step.reduce.has_value());
   const std::shared_ptr<BulkGroup> group = groups.open;
@@ -253,7 +262,10 @@ Step copy(Warp& warp, const Inst& inst, Mask lanes) {
 Step commit(Warp& warp, const Inst&, Mask lanes) {
   for_lanes(lanes, [&](int lane) {
     BulkGroups& groups = warp.bulk_groups[lane];
-    groups.committed.push_back(groups.open);
+    ++groups.num_committed;
+    if (groups.open->reads == 0 && groups.open->writes == 0) return;
+    std::erase_if(groups.committed, [](const auto& group) { return group.second->writes == 0; });
+    groups.committed.emplace_back(groups.num_committed, groups.open);
     groups.open = std::make_shared<BulkGroup>();
   });
   return Step::kNext;
@@ -263,11 +275,12 @@ Step commit(Warp& warp, const Inst&, Mask lanes) {
 Step wait(Warp& warp, const Inst& inst, Mask lanes) {
   bool done = true;
   for_lanes(lanes, [&](int lane) {
-    const auto& committed = warp.bulk_groups[lane].committed;
-    const auto pending = static_cast<std::size_t>(inst.imm);
-    if (committed.size() <= pending) return;
-    for (std::size_t i = 0; i < committed.size() - pending; ++i) {
-      done = done && committed[i]->reads == 0 && (inst.target || committed[i]->writes == 0);
+    const BulkGroups& groups = warp.bulk_groups[lane];
+    const auto pending = static_cast<uint64_t>(inst.imm);
+    if (groups.num_committed <= pending) return;
+    for (const auto& [number, group] : groups.committed) {
+      if (number > groups.num_committed - pending) continue;
+      done = done && group->reads == 0 && (inst.target || group->writes == 0);
     }
   });
   if (!done) {
@@ -277,9 +290,9 @@ Step wait(Warp& warp, const Inst& inst, Mask lanes) {
   }
   for_lanes(lanes, [&](int lane) {
     const BulkGroups& groups = warp.bulk_groups[lane];
-    const auto pending = static_cast<std::size_t>(inst.imm);
-    if (!groups.reads || groups.committed.size() <= pending) return;
-    const auto time = static_cast<uint32_t>(groups.committed.size() - pending);
+    const auto pending = static_cast<uint64_t>(inst.imm);
+    if (!groups.reads || groups.num_committed <= pending) return;
+    const auto time = static_cast<uint32_t>(groups.num_committed - pending);
     warp.knowledge.own.seen.learn(*groups.reads, time);
     if (!inst.target) warp.knowledge.own.seen.learn(*groups.writes, time);
   });
@@ -401,9 +414,12 @@ void lower_groups(Lowering& lower, bool commits) {
     return;
   }
   const bool reading = lower.take("read");
-  const int64_t pending = lower.operand(0).bits;
+  const ptx::Operand& pending = lower.operand(0);
+  if (pending.kind != ptx::Operand::Kind::kInteger || pending.bits < 0) {
+    lower.fail("how many groups may be under way must be a constant");
+  }
   Inst& inst = lower.emit(wait);
-  inst.imm = pending;
+  inst.imm = pending.bits;
   inst.target = reading;
 }
 

@@ -339,6 +339,7 @@ void lower_slct(Lowering& lower) {
 
 void lower_selp(Lowering& lower) {
   const Type type = lower.take_type();
+  if (bytes_of(type) > 8) lower.fail("there is no such instruction for 128 bits");
   bool negated = false;
   const uint32_t dst = lower.destination_row(0, type);
   const uint32_t a = lower.source_row(1, type);

@@ -168,7 +168,10 @@ void lower_copy(Lowering& lower) {
   lower.take_one_of({"L2::64B", "L2::128B", "L2::256B"});
   lower.take("L2::cache_hint");
   const ptx::Operand& size = lower.operand(2);
-  if (size.kind != ptx::Operand::Kind::kInteger) lower.fail("the size must be a constant");
+  if (size.kind != ptx::Operand::Kind::kInteger ||
+      (size.bits != 4 && size.bits != 8 && size.bits != 16)) {
+    lower.fail("the size must be 4, 8 or 16");
+  }
   Lowering::Row rows[2];
   MemoryStep steps[2];
   for (int i = 0; i < 2; ++i) {
@@ -205,8 +208,11 @@ void add_copies(Lowerers& lowerers) {
     } else if (lower.take("wait_all")) {
       lower.emit(wait).imm = -1;
     } else if (lower.take("wait_group")) {
-      const int64_t pending = lower.operand(0).bits;
-      lower.emit(wait).imm = pending;
+      const ptx::Operand& pending = lower.operand(0);
+      if (pending.kind != ptx::Operand::Kind::kInteger || pending.bits < 0) {
+        lower.fail("how many groups may be under way must be a constant");
+      }
+      lower.emit(wait).imm = pending.bits;
     } else {
       lower_copy(lower);
     }

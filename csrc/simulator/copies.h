@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "clocks.h"
@@ -74,7 +75,9 @@ struct BulkGroup {
 
 struct BulkGroups {
   std::shared_ptr<BulkGroup> open = std::make_shared<BulkGroup>();
-  std::vector<std::shared_ptr<BulkGroup>> committed;
+  std::uint64_t num_committed = 0;
+  // Those that had copies under way when they were last looked at, and their numbers from 1.
+  std::vector<std::pair<std::uint64_t, std::shared_ptr<BulkGroup>>> committed;
   std::optional<Agent> reads;  // agents, whose times count groups from 1
   std::optional<Agent> writes;
 };

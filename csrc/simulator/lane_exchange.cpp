@@ -192,7 +192,7 @@ Result take_result(Lowering& lower) {
   const ptx::Operand& to = lower.operand(0);
   if (to.kind != ptx::Operand::Kind::kPair) return {lower.destination_row(0, Type::kB32), -1};
   Result result;
-  result.row = lower.destination(to.parts[0], Type::kB32).offset;
+  result.row = lower.destination_row(to.parts[0], Type::kB32);
   result.predicate = static_cast<int32_t>(lower.predicate_destination(to.parts[1]));
   return result;
 }
@@ -249,6 +249,7 @@ void lower_match(Lowering& lower) {
   const bool all = lower.take("all");
   if (!all && !lower.take("any")) lower.fail(".any or .all is missing");
   const Type type = lower.take_type();
+  if (bytes_of(type) > 8) lower.fail("there is no such instruction for 128 bits");
   const Result result = take_result(lower);
   const uint32_t a = lower.source_row(1, type);
   const uint32_t members = lower.source_row(2, Type::kB32);
@@ -265,6 +266,9 @@ void lower_reduce(Lowering& lower) {
   static constexpr std::string_view kModes[] = {"add", "min", "max", "and", "or", "xor"};
   if (!lower.take("sync")) lower.fail("only redux.sync is there");
   const Type type = lower.take_type();
+  if (type != Type::kS32 && type != Type::kU32 && type != Type::kB32) {
+    lower.fail("the simulator reduces .s32, .u32 and .b32 alone");
+  }
   int mode = -1;
   for (int i = 0; i < 6; ++i) {
     if (lower.take(kModes[i])) mode = i;

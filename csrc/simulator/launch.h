@@ -21,6 +21,7 @@ struct MachineConfig {
   std::uint64_t seed = 0;    // decides the order of all that has no order
   bool reduced_fp8 = false;  // tensor cores sum FP8 products with 14 bits
   std::vector<Multicast> multicasts = {};
+  std::uint64_t max_instructions = ~std::uint64_t{0};  // of all warps, in one run
 };
 
 struct LaunchConfig {
@@ -47,7 +48,9 @@ struct Launch {
   std::shared_ptr<void> owner;  // of the module's variables
 
   std::int64_t num_clusters() const {
-    return std::int64_t{product(config.grid)} / product(config.cluster);
+    std::int64_t count = 1;  // a grid may have more CTAs than an int counts
+    for (int axis = 0; axis < 3; ++axis) count *= config.grid[axis] / config.cluster[axis];
+    return count;
   }
 };
 

@@ -1,11 +1,15 @@
 #include "lexer.h"
 
+#include <algorithm>
+#include <cstdio>
 #include <string>
 
 #include "ptx.h"
 
 namespace openweek::simulator::ptx {
 namespace {
+
+constexpr std::size_t kMaxShown = 100;  // characters of a line
 
 constexpr std::string_view kPunctuation = ",;:{}()[]<>|!@=+-";
 
@@ -31,7 +35,26 @@ bool has_base(std::string_view number) {
 PtxError::PtxError(int line, int column, const std::string& what)
     : std::runtime_error("line " + std::to_string(line) + ", column " + std::to_string(column) +
                          ": " + what),
-      line_(line) {}
+      line_(line),
+      column_(column) {}
+
+PtxError PtxError::shown_in(std::string_view text) const {
+  std::size_t start = 0;
+  for (int line = 1; line < line_ && start != text.npos; ++line) start = text.find('\n', start) + 1;
+  const std::string_view whole = text.substr(start, text.find('\n', start) - start);
+  // Of a long line, what is around the column.
+  const auto column = static_cast<std::size_t>(column_ - 1);
+  const std::size_t skipped = column > kMaxShown / 2 ? column - kMaxShown / 2 : 0;
+  std::string shown(whole.substr(std::min(skipped, whole.size()), kMaxShown));
+  for (char& c : shown) {
+    if (c < ' ' || c > '~') c = c == '\t' ? ' ' : '?';  // of any bytes, and messages are text
+  }
+  PtxError error = *this;
+  if (shown.find_first_not_of(' ') == shown.npos) return error;
+  static_cast<std::runtime_error&>(error) = std::runtime_error(
+      what() + ("\n  " + shown + "\n  " + std::string(column - skipped, ' ') + "^"));
+  return error;
+}
 
 Token Lexer::next() {
   skip_blanks();
@@ -56,7 +79,9 @@ Token Lexer::next() {
     token.text = token.text.substr(1, token.text.size() - 2);
     return token;
   }
-  fail("unexpected character");
+  char text[32];
+  std::snprintf(text, sizeof text, "unexpected character 0x%02x", static_cast<unsigned char>(c));
+  fail(text);
 }
 
 void Lexer::fail(const char* what) const {

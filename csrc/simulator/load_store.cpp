@@ -316,6 +316,11 @@ std::vector<ptx::Operand> elements(Lowering& lower, const ptx::Operand& operand,
   return operand.parts;
 }
 
+// A register may be wider than what is moved.
+void check_width(const Lowering& lower, const Lowering::Row& row, int element_bytes) {
+  if (row.width < element_bytes) lower.fail("a register is narrower than the type");
+}
+
 Inst& emit_memory(Lowering& lower, Handler handler, const Place& place, MemoryStep step) {
   step.window = static_cast<int>(place.window);
   step.wide = place.wide;
@@ -350,7 +355,7 @@ void lower_access(Lowering& lower, bool loads) {
   for (const ptx::Operand& element : elements(lower, lower.operand(loads ? 0 : 1), count)) {
     const Lowering::Row row =
         loads ? lower.destination(element, type) : lower.source(element, type);
-    if (row.width < step.element_bytes) lower.fail("a register is narrower than the type");
+    check_width(lower, row, step.element_bytes);
     step.rows.emplace_back(row.offset, row.width);
   }
   emit_memory(lower, loads ? load : store, place, std::move(step));
@@ -391,12 +396,14 @@ void lower_atomic(Lowering& lower, bool returns) {
     for (const ptx::Operand& element :
          elements(lower, lower.operand(first + 1 + source), step.num_elements)) {
       const Lowering::Row row = lower.source(element, step.type);
+      check_width(lower, row, step.element_bytes);
       step.rows.emplace_back(row.offset, row.width);
     }
   }
   if (returns) {
     for (const ptx::Operand& element : elements(lower, lower.operand(0), step.num_elements)) {
       const Lowering::Row row = lower.destination(element, step.type);
+      check_width(lower, row, step.element_bytes);
       step.rows.emplace_back(row.offset, row.width);
     }
   }

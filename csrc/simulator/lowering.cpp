@@ -49,6 +49,17 @@ const Lowerers& lowerers() {
   return all;
 }
 
+// The most that a kernel can have, by the CUDA programming guide.
+constexpr std::int64_t kMaxParameterBytes = 32764;
+constexpr std::int64_t kMaxLocalBytes = 512 * 1024;  // of a thread
+
+// What no kernel that a compiler makes comes near, so that a text cannot take all memory.
+constexpr std::int64_t kMaxModuleBytes = std::int64_t{1} << 32;
+constexpr std::int64_t kMaxFileBytes = std::int64_t{1} << 24;  // registers and constants of a warp
+
+// The history of accesses remembers them by their instruction.
+constexpr std::int64_t kMaxInstructions = std::int64_t{1} << Epoch::kPlaceBits;
+
 std::string full_name(const ptx::Statement& statement) {
   std::string name = statement.opcode;
   for (const std::string& modifier : statement.modifiers) name += "." + modifier;
@@ -108,31 +119,53 @@ ModuleMemory::ModuleMemory(const ptx::Module& module) {
   for (const ptx::Function& function : module.functions) {
     functions_.try_emplace(function.name, kFunctionWindow + functions_.size());
   }
-  for (const ptx::Variable& variable : module.variables) {
-    if (variable.space == ptx::Space::kShared) continue;
-    Block block{variable.name, variable.space, {}, bytes_of(variable)};
-    block.words.resize(std::max<std::int64_t>(1, align_up(block.num_bytes, 16) / 8 + 2));
-    std::memcpy(block.words.data(), variable.initial.data(),
-                std::min<std::size_t>(variable.initial.size(), block.num_bytes));
-    blocks_.push_back(std::move(block));
-  }
-  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+  std::int64_t total = 0;
+  int most_aligned = 16;
+  const auto each_variable = [&module](auto&& each) {
     for (const ptx::Variable& variable : module.variables) {
-      if (variable.name != blocks_[i].name) continue;
-      for (const auto& [offset, symbol] : variable.relocations) {
-        const std::uint64_t value = address(symbol.first) + symbol.second;
-        std::memcpy(reinterpret_cast<std::uint8_t*>(blocks_[i].words.data()) + offset, &value, 8);
-      }
+      if (variable.space != ptx::Space::kShared) each(variable);
     }
+  };
+  // At least a byte each, so that addresses differ.
+  const auto place_behind = [](std::int64_t at, const ptx::Variable& variable) {
+    return align_up(at, std::max(16, align_of(variable)));
+  };
+  each_variable([&](const ptx::Variable& variable) {
+    total = place_behind(total, variable) + std::max<std::int64_t>(1, bytes_of(variable));
+    most_aligned = std::max(most_aligned, align_of(variable));
+    if (total > kMaxModuleBytes) {
+      throw UnsupportedError("the module has more than " + std::to_string(kMaxModuleBytes) +
+                             " bytes of .global and .const variables, with " + variable.name);
+    }
+  });
+  all_.reset(static_cast<std::uint8_t*>(
+      std::calloc(1, static_cast<std::size_t>(align_up(total, 16) + most_aligned))));
+  if (all_ == nullptr) {
+    throw UnsupportedError("the module has " + std::to_string(total) +
+                           " bytes of .global and .const variables, for which there is no memory");
   }
+  auto* const first = reinterpret_cast<std::uint8_t*>(
+      align_up(reinterpret_cast<std::int64_t>(all_.get()), most_aligned));
+  std::int64_t at = 0;
+  each_variable([&](const ptx::Variable& variable) {
+    at = place_behind(at, variable);
+    const Block block{variable.name, variable.space, first + at, bytes_of(variable)};
+    std::copy(variable.initial.begin(), variable.initial.end(), block.bytes);
+    at += std::max<std::int64_t>(1, block.num_bytes);
+    by_name_.emplace(block.name, blocks_.size());
+    blocks_.push_back(block);
+  });
+  each_variable([&](const ptx::Variable& variable) {
+    for (const auto& [offset, symbol] : variable.relocations) {
+      const std::uint64_t value = address(symbol.first) + static_cast<std::uint64_t>(symbol.second);
+      std::memcpy(blocks_[by_name_.at(variable.name)].bytes + offset, &value, 8);
+    }
+  });
 }
 
 std::uint64_t ModuleMemory::address(const std::string& name) const {
-  for (const Block& block : blocks_) {
-    if (block.name == name) {
-      return align_up(reinterpret_cast<std::int64_t>(block.words.data()), 8);
-    }
-  }
+  const auto found = by_name_.find(name);
+  if (found != by_name_.end()) return reinterpret_cast<std::uint64_t>(blocks_[found->second].bytes);
   const auto function = functions_.find(name);
   return function == functions_.end() ? 0 : function->second;
 }
@@ -142,7 +175,7 @@ Lowering::Lowering(const ptx::Module& module, const ModuleMemory& memory)
 
 Program Lowering::kernel(const std::string& name) {
   for (const ptx::Function& function : module_.functions) {
-    if (!function.is_entry || function.name != name) continue;
+    if (!function.is_entry || function.is_declaration || function.name != name) continue;
     program_ = Program();
     program_.name = name;
     const auto limit = [&function](const char* directive) {
@@ -165,21 +198,13 @@ Program Lowering::kernel(const std::string& name) {
     module_variables_ = variables_;
     lower(function);
     lower_callees();
-    if (program_.code.size() > std::size_t{1} << Epoch::kPlaceBits) {
-      throw UnsupportedError("the history has no room for a kernel of " +
-                             std::to_string(program_.code.size()) + " instructions, " + name);
-    }
     number_matrix_registers();
     program_.shared_bytes = align_up(program_.shared_bytes, program_.shared_align);
+    check_size("bytes of shared variables", program_.shared_bytes, kMaxSharedBytes);
     lay_out_stack();
     return std::move(program_);
   }
-  std::string known;
-  for (const ptx::Function& function : module_.functions) {
-    if (function.is_entry) known += (known.empty() ? "" : ", ") + function.name;
-  }
-  throw UnsupportedError("the module has no kernel " + name + "; it has " +
-                         (known.empty() ? "none" : known));
+  throw UnsupportedError("the module has no kernel " + name);
 }
 
 void Lowering::lower(const ptx::Function& function) {
@@ -208,10 +233,17 @@ void Lowering::lower(const ptx::Function& function) {
   // Behind the last statement, where labels may point, the function ends.
   starts_.push_back(static_cast<std::int32_t>(program_.code.size()));
   emit_return();
+  check_size("instructions", static_cast<std::int64_t>(program_.code.size()), kMaxInstructions);
   for (const auto& [inst, statement] : branches_) program_.code[inst].target = starts_[statement];
   for (const auto& [list, statements] : tables_) {
     for (const int statement : statements) program_.lists[list].push_back(starts_[statement]);
   }
+}
+
+void Lowering::check_size(const char* what, std::int64_t found, std::int64_t most) const {
+  if (found <= most) return;
+  throw UnsupportedError("kernel " + program_.name + " has " + std::to_string(found) + " " + what +
+                         ", more than " + std::to_string(most));
 }
 
 // Numbers the registers that wgmmas use, and marks the instructions that touch them too.
@@ -315,6 +347,7 @@ void Lowering::lay_out_parameters(const ptx::Function& function) {
         {variable.name, program_.parameter_bytes, bytes_of(variable), align});
     program_.parameter_bytes += bytes_of(variable);
   }
+  check_size("bytes of parameters", program_.parameter_bytes, kMaxParameterBytes);
 }
 
 // A kernel has those of the module's variables that it uses, or a function that it calls.
@@ -334,6 +367,7 @@ void Lowering::lay_out_shared(const ptx::Variable& variable) {
   const std::int64_t offset = align_up(program_.shared_bytes, align_of(variable));
   variables_[variable.name] = {ptx::Space::kShared, offset, &variable};
   program_.shared_bytes = offset + bytes_of(variable);
+  check_size("bytes of shared variables", program_.shared_bytes, kMaxSharedBytes);
 }
 
 void Lowering::lay_out_local(const ptx::Variable& variable) {
@@ -344,6 +378,7 @@ void Lowering::lay_out_local(const ptx::Variable& variable) {
 std::int64_t Lowering::reserve_local(std::int64_t num_bytes, int align) {
   const std::int64_t offset = align_up(program_.local_bytes, align);
   program_.local_bytes = align_up(offset + num_bytes, 8);
+  check_size("bytes of local variables", program_.local_bytes, kMaxLocalBytes);
   return offset;
 }
 
@@ -388,6 +423,7 @@ Lowering::Row Lowering::source(const ptx::Operand& operand, Type type) {
     case Kind::kRegister: {
       const Type declared = type_of(function_->registers[operand.reg].type);
       if (declared == Type::kPred) fail("a predicate stands where a value is expected");
+      if (declared == Type::kB128 && width != 16) fail("an operand is wider than the type");
       touched_.emplace_back(registers_[operand.reg], false);
       return {registers_[operand.reg], cell_bytes(declared)};
     }
@@ -406,15 +442,17 @@ Lowering::Row Lowering::source(const ptx::Operand& operand, Type type) {
       return {constant(bits, width), width};
     }
     case Kind::kSpecial: {
+      if (width > 8) fail("a special register is narrower than the type");
       const Handler reader = clock_reader(operand.symbol, width);
       if (reader == nullptr) {
-        return {late(LateRow::Kind::kSpecial, width, operand.symbol, 0), width};
+        return {late(LateRow::Kind::kSpecial, width, operand.symbol, statement_->line), width};
       }
       const std::uint32_t row = scratch(width);
       emit(reader).dst = row;
       return {row, width};
     }
     case Kind::kSymbol:
+      if (width > 8) fail("an address is narrower than the type");
       return {address_row(operand.symbol, width), width};
     default:
       fail("an operand is not of a kind that this instruction takes");
@@ -427,6 +465,9 @@ Lowering::Row Lowering::destination(const ptx::Operand& operand, Type type) {
   if (operand.kind != ptx::Operand::Kind::kRegister) fail("the destination must be a register");
   const Type declared = type_of(function_->registers[operand.reg].type);
   if (declared == Type::kPred) fail("the destination must not be a predicate");
+  if (declared == Type::kB128 && type != Type::kB128) {
+    fail("the destination is wider than the type");
+  }
   touched_.emplace_back(registers_[operand.reg], true);
   return {registers_[operand.reg], cell_bytes(declared)};
 }
@@ -437,7 +478,7 @@ std::uint32_t Lowering::narrowed(const ptx::Operand& operand, Type type) {
   const Row row = source(operand, type);
   const int width = cell_bytes(type);
   if (row.width == width) return row.offset;
-  if (row.width < width || width > 8) fail("an operand is narrower than the type");
+  if (row.width < width) fail("an operand is narrower than the type");
   const std::uint32_t narrow = scratch(width);
   Inst& inst = emit([](Warp& warp, const Inst& inst, Mask) {
     const auto* wide = warp.row<std::uint64_t>(inst.a);
@@ -450,10 +491,9 @@ std::uint32_t Lowering::narrowed(const ptx::Operand& operand, Type type) {
   return narrow;
 }
 
-std::uint32_t Lowering::destination_row(int i, Type type) {
-  const Row row = destination(operand(i), type);
-  if (row.width != cell_bytes(type))
-    fail("operand " + std::to_string(i + 1) + " has another width");
+std::uint32_t Lowering::destination_row(const ptx::Operand& operand, Type type) {
+  const Row row = destination(operand, type);
+  if (row.width != cell_bytes(type)) fail("the destination has another width than the type");
   return row.offset;
 }
 
@@ -464,7 +504,7 @@ std::uint32_t Lowering::predicate(const ptx::Operand& operand, bool* negated) {
     return constant(key, 4);  // the first cell of the row is the mask
   }
   if (operand.kind == ptx::Operand::Kind::kSpecial) {
-    return late(LateRow::Kind::kSpecial, 4, operand.symbol, 0);
+    return late(LateRow::Kind::kSpecial, 4, operand.symbol, statement_->line);
   }
   if (operand.kind != ptx::Operand::Kind::kRegister ||
       type_of(function_->registers[operand.reg].type) != Type::kPred) {
@@ -565,8 +605,9 @@ std::uint32_t Lowering::address_row(const std::string& symbol, int width) {
 
 std::uint32_t Lowering::late(LateRow::Kind kind, int width, const std::string& name,
                              std::int64_t value) {
-  // Functions may have variables of one name.
-  const std::string key = name + "/" + std::to_string(width) + "/" + std::to_string(value);
+  // Functions may have variables of one name; a special register is the same on all lines.
+  const std::string which = kind == LateRow::Kind::kSpecial ? "" : std::to_string(value);
+  const std::string key = name + "/" + std::to_string(width) + "/" + which;
   const auto [place, is_new] = late_.try_emplace(key, 0);
   if (is_new) {
     place->second = allocate(kLanes * width);
@@ -577,7 +618,9 @@ std::uint32_t Lowering::late(LateRow::Kind kind, int width, const std::string& n
 
 std::uint32_t Lowering::allocate(int num_bytes) {
   const auto offset = static_cast<std::uint32_t>(program_.file.size());
-  program_.file.resize(program_.file.size() + align_up(num_bytes, 4));
+  program_.file.resize(program_.file.size() + align_up(num_bytes, 8));
+  check_size("bytes of registers and constants in a warp",
+             static_cast<std::int64_t>(program_.file.size()), kMaxFileBytes);
   return offset;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <initializer_list>
 #include <map>
 #include <memory>
@@ -34,13 +35,16 @@ class ModuleMemory {
   struct Block {
     std::string name;
     ptx::Space space;
-    std::vector<std::uint64_t> words;  // so that it is aligned
+    std::uint8_t* bytes = nullptr;
     std::int64_t num_bytes = 0;
   };
   const std::vector<Block>& blocks() const { return blocks_; }
 
  private:
+  // Zeros that take no memory before they are touched.
+  std::unique_ptr<std::uint8_t, decltype(&std::free)> all_{nullptr, &std::free};
   std::vector<Block> blocks_;
+  std::map<std::string, std::size_t> by_name_;
   std::map<std::string, std::uint64_t> functions_;
 };
 
@@ -76,7 +80,8 @@ class Lowering {
   // own, so rows are asked for before an instruction that uses them is emitted.
   std::uint32_t source_row(int i, Type type);
   std::uint32_t narrowed(const ptx::Operand& operand, Type type);
-  std::uint32_t destination_row(int i, Type type);
+  std::uint32_t destination_row(const ptx::Operand& operand, Type type);
+  std::uint32_t destination_row(int i, Type type) { return destination_row(operand(i), type); }
   std::uint32_t predicate(const ptx::Operand& operand, bool* negated);
   std::uint32_t predicate_destination(const ptx::Operand& operand);
   std::uint32_t constant(std::uint64_t bits, int width);
@@ -150,6 +155,7 @@ class Lowering {
   std::uint32_t address_row(const std::string& symbol, int width);
   std::uint32_t late(LateRow::Kind kind, int width, const std::string& name, std::int64_t value);
   std::uint32_t allocate(int num_bytes);
+  void check_size(const char* what, std::int64_t found, std::int64_t most) const;
 
   struct Placed {
     ptx::Space space;  // kLocal or kParam are offsets in the thread's local memory and parameters

@@ -6,6 +6,7 @@
 #include <exception>
 #include <map>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -28,7 +29,16 @@ class Apart {
     const std::int64_t num_workers = std::min<std::int64_t>(num_threads, launch_.num_clusters());
     std::vector<std::thread> workers;
     num_working_ = static_cast<int>(num_workers);
-    for (int i = 0; i < num_workers; ++i) workers.emplace_back([this] { work(); });
+    workers.reserve(static_cast<std::size_t>(num_workers));
+    try {
+      while (workers.size() < static_cast<std::size_t>(num_workers)) {
+        workers.emplace_back([this] { work(); });
+      }
+    } catch (const std::system_error&) {  // the machine has no more threads: fewer do as well
+      if (workers.empty()) throw;
+      const std::lock_guard lock(mutex_);
+      num_working_ -= static_cast<int>(num_workers) - static_cast<int>(workers.size());
+    }
     std::exception_ptr interrupted;
     {
       std::unique_lock lock(mutex_);
@@ -69,8 +79,7 @@ class Apart {
           if (number > failed_) throw Stopped();
         });
         const std::lock_guard lock(mutex_);
-        report_.add(report);
-        done_.emplace(number, std::move(world.history()));
+        done_.emplace(number, Done{report, std::move(world.history())});
         merge();
       } catch (const Stopped&) {
       } catch (...) {
@@ -114,10 +123,14 @@ class Apart {
   void merge() {
     for (auto next = done_.begin(); next != done_.end() && next->first == num_merged_;
          next = done_.erase(next), ++num_merged_) {
-      const auto wrong = merged_.add(next->second, next->first, [this](std::int32_t place) {
+      report_.add(next->second.report);
+      const auto wrong = merged_.add(next->second.history, next->first, [this](std::int32_t place) {
         return launch_.program->place(place);
       });
       if (wrong) fail(next->first, std::make_exception_ptr(HazardError(*wrong)));
+      if (report_.num_instructions > config_.max_instructions) {
+        fail(next->first, std::make_exception_ptr(DeadlockError(too_long(config_))));
+      }
     }
   }
 
@@ -134,7 +147,11 @@ class Apart {
   std::mutex mutex_;                              // of all below
   std::condition_variable idle_;
   int num_working_ = 0;
-  std::map<std::int64_t, GlobalHistory> done_;
+  struct Done {
+    RunReport report;
+    GlobalHistory history;
+  };
+  std::map<std::int64_t, Done> done_;
   std::int64_t num_merged_ = 0;
   MergedHistory merged_;
   RunReport report_;

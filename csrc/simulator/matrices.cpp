@@ -53,6 +53,7 @@ void lower_matrix_move(Lowering& lower, bool stores) {
     lower.fail("the simulator knows .sync.aligned.m8n8 alone");
   }
   const std::string_view count = lower.take_one_of({"x1", "x2", "x4"});
+  if (count.empty()) lower.fail(".x1, .x2 or .x4 is missing");
   const bool transposed = lower.take("trans");
   MemoryStep step;
   const std::string_view space = lower.take_one_of({"shared", "shared::cta"});
@@ -69,7 +70,7 @@ void lower_matrix_move(Lowering& lower, bool stores) {
   }
   for (const ptx::Operand& part : parts) {
     const uint32_t row =
-        stores ? lower.narrowed(part, Type::kB32) : lower.destination(part, Type::kB32).offset;
+        stores ? lower.narrowed(part, Type::kB32) : lower.destination_row(part, Type::kB32);
     step.rows.emplace_back(row, 4);
   }
   const Lowering::Row base = lower.source(address.parts[0], Type::kB64);
@@ -125,13 +126,19 @@ void lower_multiply(Lowering& lower) {
   if (shape.empty()) lower.fail("the simulator does not know this shape");
   const Type d_type = lower.take_type();
   WgmmaStep step;
-  step.op.a = matrix_type(lower, lower.take_type());
-  step.op.b = matrix_type(lower, lower.take_type());
+  const Type a_type = lower.take_type();
+  const Type b_type = lower.take_type();
+  step.op.a = matrix_type(lower, a_type);
+  step.op.b = matrix_type(lower, b_type);
+  if (bytes_of(a_type) != bytes_of(b_type)) lower.fail("a and b must have types of one size");
   if (lower.take_type() != d_type) lower.fail("c and d must have one type");
+  if (d_type != Type::kF32 && d_type != Type::kF16) {
+    lower.fail("the simulator accumulates f32 and f16 alone");
+  }
   step.op.f16_accumulator = d_type == Type::kF16;
   std::vector<uint32_t> others;
   for (const ptx::Operand& part : lower.operand(0).parts) {
-    step.d.push_back(lower.destination(part, Type::kB32).offset);
+    step.d.push_back(lower.destination_row(part, Type::kB32));
   }
   for (const ptx::Operand& part : lower.operand(1).parts) {
     step.a.push_back(lower.narrowed(part, Type::kB32));
@@ -143,6 +150,9 @@ void lower_multiply(Lowering& lower) {
   }
   for (const ptx::Operand& part : lower.operand(3).parts) {
     others.push_back(lower.narrowed(part, Type::kB32));
+  }
+  if (step.d.size() != (step.op.f16_accumulator ? 2 : 4)) {
+    lower.fail("d has another number of registers");
   }
   if (step.a.size() != 2 && step.a.size() != 4) lower.fail("a has another number of registers");
   if (others.size() != step.a.size() / 2 + step.d.size()) {

@@ -381,6 +381,7 @@ void lower_mbarrier(Lowering& lower) {
   // How long a try may wait: here as long as others can go on.
   if ((what & kTry) && next < lower.num_operands()) lower.source_row(next++, Type::kB32);
   if (next != lower.num_operands()) lower.fail("there are too many operands");
+  if (waits && value == kNoRow) lower.fail("the phase or its parity is missing");
   const auto number = static_cast<std::int32_t>(lower.memory_step(std::move(step)));
   Inst& inst = lower.emit(waits ? wait : change);
   inst.dst = dst;

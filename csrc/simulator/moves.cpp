@@ -88,7 +88,9 @@ Step unpack(Warp& warp, const Inst& inst, Mask lanes) {
 }
 
 Type part_type(Lowering& lower, Type whole, std::size_t num_parts) {
-  switch (bytes_of(whole) / static_cast<int>(num_parts)) {
+  const auto bytes = static_cast<std::size_t>(bytes_of(whole));
+  const std::size_t part = num_parts == 0 || bytes % num_parts != 0 ? 0 : bytes / num_parts;
+  switch (part) {
     case 1:
       return Type::kB8;
     case 2:
@@ -121,13 +123,7 @@ void lower_move(Lowering& lower) {
     const Type each = part_type(lower, type, parts.size());
     std::vector<uint32_t> rows;
     for (const ptx::Operand& part : parts) {
-      if (packs) {
-        rows.push_back(lower.narrowed(part, each));
-        continue;
-      }
-      const Lowering::Row row = lower.destination(part, each);
-      if (row.width != cell_bytes(each)) lower.fail("a part is not as wide as its register");
-      rows.push_back(row.offset);
+      rows.push_back(packs ? lower.narrowed(part, each) : lower.destination_row(part, each));
     }
     const uint32_t whole = packs ? lower.destination_row(0, type) : lower.source_row(1, type);
     const uint32_t list = lower.list(std::move(rows));

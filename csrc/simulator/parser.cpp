@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstddef>
 #include <limits>
 #include <optional>
@@ -18,8 +19,11 @@ namespace openweek::simulator::ptx {
 namespace {
 
 constexpr int kMaxInt = std::numeric_limits<int>::max();
-// Columns and counts are ints.
-constexpr std::size_t kMaxTextBytes = std::size_t{1} << 30;
+// Many times what compilers write; parsed, a text takes up to a hundred times its size.
+constexpr std::size_t kMaxTextBytes = std::size_t{1} << 25;
+
+// sm_90 came with PTX 7.8. Versions to come may mean anything by the same words.
+constexpr int kFirstVersion = 78, kLastMajor = 9;
 
 // How many numbers follow a directive between the parameters of a function and its body.
 constexpr std::array<std::pair<std::string_view, int>, 12> kLimits = {{
@@ -44,6 +48,7 @@ class ModuleParser {
 
  private:
   void parse_header();
+  void parse_version();
   void parse_target();
   void parse_item();
   bool parse_linkage();
@@ -66,13 +71,26 @@ Module ModuleParser::parse() {
 
 void ModuleParser::parse_header() {
   cursor_.expect_directive("version");
-  module_.version = cursor_.expect_kind(TokenKind::kNumber, "a version").text;
+  parse_version();
   parse_target();
   cursor_.expect_directive("address_size");
   const Token size = cursor_.peek();
   if (cursor_.expect_int(0, kMaxInt) != 64) {
     fail_at(size, "expected addresses of 64 bits, got " + quoted(size.text));
   }
+}
+
+void ModuleParser::parse_version() {
+  const Token version = cursor_.expect_kind(TokenKind::kNumber, "a version");
+  int major = 0, minor = 0;
+  const char* end = version.text.data() + version.text.size();
+  const auto [dot, error] = std::from_chars(version.text.data(), end, major);
+  const bool has_minor = error == std::errc() && dot != end && *dot == '.' &&
+                         std::from_chars(dot + 1, end, minor).ptr == end && minor < 10;
+  if (!has_minor || major > kLastMajor || 10 * major + minor < kFirstVersion) {
+    fail_at(version, "expected a version of PTX from 7.8 to 9.9, got " + quoted(version.text));
+  }
+  module_.version = version.text;
 }
 
 void ModuleParser::parse_target() {
@@ -193,8 +211,16 @@ void ModuleParser::add_variable(Declared declared) {
 }  // namespace
 
 Module parse(const std::string& text) {
-  if (text.size() > kMaxTextBytes) throw PtxError(1, 1, "expected a text of at most 1 GiB");
-  return ModuleParser(text).parse();
+  if (text.size() > kMaxTextBytes) {
+    throw PtxError(
+        1, 1,
+        "expected a text of at most 32 MiB, got one of " + std::to_string(text.size()) + " bytes");
+  }
+  try {
+    return ModuleParser(text).parse();
+  } catch (const PtxError& error) {
+    throw error.shown_in(text);
+  }
 }
 
 }  // namespace openweek::simulator::ptx

@@ -78,7 +78,7 @@ struct Parameter {
 // A row whose cells are known only when a warp starts.
 struct LateRow {
   enum class Kind {
-    kSpecial,        // a special register: name
+    kSpecial,        // a special register: name; value is the line that asks for it
     kShared,         // an address in the shared memory of the warp's CTA: value is the offset
     kDynamicShared,  // the address behind all static shared variables
   };

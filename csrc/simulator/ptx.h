@@ -5,18 +5,24 @@
 #include <map>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace openweek::simulator::ptx {
 
-// What is wrong with a module, and where: the message begins with "line L, column C: ".
+// What is wrong with a module, and where: the message begins with "line L, column C: ", and ends
+// with that line of the text and a mark below the column.
 class PtxError : public std::runtime_error {
  public:
   PtxError(int line, int column, const std::string& what);
   int line() const { return line_; }
 
+  // The same with the line, which only who has the whole text can show.
+  PtxError shown_in(std::string_view text) const;
+
  private:
   int line_;
+  int column_;
 };
 
 // What stands between commas.

@@ -17,7 +17,7 @@ constexpr std::uint16_t kWholeGranule = 0xffff;
 // so that says nothing of a plain one before it.
 bool replaces(Epoch epoch, Epoch old, const Access& by) {
   return (old.strong() || !epoch.strong()) && (old.bytes() & ~epoch.bytes()) == 0 &&
-         by.warp->knowledge.own.seen.knows(old);
+         (old.agent() == epoch.agent() || by.warp->knowledge.own.seen.knows(old));
 }
 
 Epoch joined(Epoch old, Epoch epoch, const Access& by) {

@@ -110,7 +110,8 @@ constexpr std::array<ClockRegister, 6> kClocks = {{
 
 }  // namespace
 
-std::uint64_t special_register(const std::string& name, Cta& cta, int warp, int lane) {
+std::uint64_t special_register(const LateRow& late, Cta& cta, int warp, int lane) {
+  const std::string& name = late.name;
   const ThreadPosition at(cta, warp, lane);
   if (const auto value = component(name, at)) return *value;
   if (const auto value = lane_mask(name, lane)) return *value;
@@ -131,7 +132,8 @@ std::uint64_t special_register(const std::string& name, Cta& cta, int warp, int 
   }
   if (name == "%current_graph_exec") return 0;  // not in a graph
   if (name == "WARP_SZ") return kLanes;
-  throw UnsupportedError("special register " + name + " is not there");
+  throw UnsupportedError("line " + std::to_string(late.value) + ": " + name +
+                         ": the simulator does not know this special register");
 }
 
 Handler clock_reader(const std::string& name, int width) {

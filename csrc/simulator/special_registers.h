@@ -13,7 +13,7 @@ class Cta;
 
 // The value of one that stays the same, for a lane of a warp. A predicate's is a mask. Throws
 // UnsupportedError for those that the machine does not have.
-std::uint64_t special_register(const std::string& name, Cta& cta, int warp, int lane);
+std::uint64_t special_register(const LateRow& late, Cta& cta, int warp, int lane);
 
 // What reads one that changes into row dst with cells of `width` bytes; nothing for all others.
 Handler clock_reader(const std::string& name, int width);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "errors.h"
+#include "memory.h"
 
 namespace openweek::simulator {
 namespace {
@@ -199,6 +200,9 @@ TensorMap decode_tensor_map(std::span<const std::uint8_t, kTensorMapBytes> bytes
                 .swizzle = kSwizzles[raw[19]],
                 .fill_nan = raw[22] == 1};
   decode_dims(raw, map);
+  std::uint64_t box_bytes = map.element_bytes;
+  for (const std::uint32_t extent : map.box) box_bytes *= extent;
+  require(box_bytes <= kMaxSharedBytes, "have a box of no more bytes than shared memory has");
   require(map.row_bytes() % kGranule == 0, "have box rows of a multiple of 16 bytes");
   // Where shorter rows would lie in shared memory is not documented well enough to imitate.
   require(map.swizzle == Swizzle::kNone || map.row_bytes() == span_bytes(map.swizzle),

@@ -174,10 +174,11 @@ bool Warp::pick() {
   bool found = false;
   for (std::size_t i = 0; i < groups_.size(); ++i) {
     if (groups_[i].obstacle.blocks()) continue;
-    const Group& best = groups_[current_];
-    const bool sooner =
-        oldest_first_ ? groups_[i].chosen_at < best.chosen_at : behind(groups_[i], best);
-    if (!found || sooner) current_ = i;
+    // The group that ran before may be gone, and its place with it.
+    const auto is_sooner = [&](const Group& best) {
+      return oldest_first_ ? groups_[i].chosen_at < best.chosen_at : behind(groups_[i], best);
+    };
+    if (!found || is_sooner(groups_[current_])) current_ = i;
     found = true;
   }
   if (found) {
@@ -312,7 +313,7 @@ void Warp::fill_late_rows() {
       std::uint64_t value = 0;
       switch (late.kind) {
         case LateRow::Kind::kSpecial:
-          value = special_register(late.name, cta_, index_, lane);
+          value = special_register(late, cta_, index_, lane);
           break;
         case LateRow::Kind::kShared:
           value = (static_cast<std::uint64_t>(cta_.rank()) << kRankShift) + late.value;

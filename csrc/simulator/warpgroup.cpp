@@ -11,6 +11,11 @@
 
 namespace openweek::simulator {
 
+namespace {
+
+// Tells who gives a descriptor that is wrong.
+}  // namespace
+
 void Warpgroup::issue(Warp& warp, const WgmmaStep& step, std::uint64_t a, std::uint64_t b,
                       bool accumulate) {
   const int number = warp.index() % kWarpgroup;
@@ -54,7 +59,9 @@ Granules Warpgroup::operand(Warp& warp, std::uint64_t descriptor, int rows, bool
     return operand_granules(decode_descriptor(descriptor), rows, mn_major,
                             warp.cta().shared().size());
   } catch (const HazardError& error) {
-    throw HazardError(std::string(error.what()) + ", " + warp.describe());
+    throw HazardError(error.what() + (", " + warp.describe()));
+  } catch (const UnsupportedError& error) {
+    throw UnsupportedError(error.what() + (", " + warp.describe()));
   }
 }
 
@@ -77,10 +84,13 @@ void Warpgroup::check_operands(Warp& warp, IssuedMatrix& matrix, std::uint64_t t
   warp.cta().owe(by.epoch);
 }
 
-void Warpgroup::commit(int warp) { commits_[warp].push_back(issued_[warp]); }
+void Warpgroup::commit(int warp) {
+  commits_[warp].push_back(issued_[warp]);
+  if (commits_[warp].size() > kMaxPendingGroups + 1) commits_[warp].pop_front();
+}
 
 bool Warpgroup::wait(Warp& warp, int num_pending) {
-  const std::vector<std::uint64_t>& commits = commits_[warp.index() % kWarpgroup];
+  const std::deque<std::uint64_t>& commits = commits_[warp.index() % kWarpgroup];
   if (commits.size() <= static_cast<std::size_t>(num_pending)) return true;
   const std::uint64_t wanted = commits[commits.size() - 1 - num_pending];
   while (num_done_ < wanted) {
@@ -100,11 +110,15 @@ void Warpgroup::request_registers(Warp& warp, int count) {
   last_setmaxnreg_ = warp.group().pc;
   check_ended(warp);
   const std::size_t place = requests_[number].size() - 1;
-  for (const std::vector<int>& others : requests_) {
+  for (const std::deque<int>& others : requests_) {
     if (others.size() <= place || others[place] == count) continue;
     throw HazardError("divergent warpgroup: setmaxnreg to " + std::to_string(count) +
                       " registers, another warp of the warpgroup to " +
                       std::to_string(others[place]) + ", " + warp.describe());
+  }
+  const auto is_open = [](const std::deque<int>& made) { return made.empty(); };
+  if (std::none_of(requests_.begin(), requests_.end(), is_open)) {
+    for (std::deque<int>& made : requests_) made.pop_front();
   }
 }
 
@@ -239,10 +253,14 @@ void lower_multiply(Lowering& lower) {
   step.is_asynchronous = true;
   step.op.a = matrix_type(lower, a_type);
   step.op.b = matrix_type(lower, b_type);
+  if (bytes_of(a_type) != bytes_of(b_type)) lower.fail("a and b must have types of one size");
+  if (accumulator != Type::kF32 && accumulator != Type::kF16) {
+    lower.fail("the simulator accumulates f32 and f16 alone");
+  }
   step.op.f16_accumulator = accumulator == Type::kF16;
   step.n = take_shape(lower, step.op.a);
   for (const ptx::Operand& part : lower.operand(0).parts) {
-    step.d.push_back(lower.destination(part, Type::kB32).offset);
+    step.d.push_back(lower.destination_row(part, Type::kB32));
   }
   const std::size_t wanted = step.n / (step.op.f16_accumulator ? 4 : 2);
   if (step.d.size() != wanted) lower.fail("the accumulator has another number of registers");
@@ -253,13 +271,14 @@ void lower_multiply(Lowering& lower) {
     for (const ptx::Operand& part : a_operand.parts) {
       step.a.push_back(lower.narrowed(part, Type::kB32));
     }
+    if (step.a.size() != 4) lower.fail("a has another number of registers than 4");
   } else {
     a = lower.source_row(1, Type::kB64);
   }
   const uint32_t b = lower.source_row(2, Type::kB64);
   bool negated = false;
   const uint32_t scale = lower.predicate(lower.operand(3), &negated);
-  step.op.negate = immediate(lower, 4) * immediate(lower, 5) < 0;
+  step.op.negate = (immediate(lower, 4) < 0) != (immediate(lower, 5) < 0);
   int next = 6;
   if (bytes_of(a_type) == 2) {
     if (!step.a_in_registers) step.a_mn_major = immediate(lower, next++) != 0;
@@ -287,6 +306,9 @@ void lower_wgmma(Lowering& lower) {
   if (!lower.take("sync") || !lower.take("aligned")) lower.fail(".sync.aligned is missing");
   if (multiplies) return lower_multiply(lower);
   const int64_t pending = waits ? immediate(lower, 0) : 0;
+  if (pending < 0 || pending > kMaxPendingGroups) {
+    lower.fail("the simulator counts from 0 to " + std::to_string(kMaxPendingGroups) + " groups");
+  }
   Inst& inst = lower.emit(fences ? fence : commits ? commit : wait);
   inst.imm = pending;
   inst.gather = Gather::kWarp;

@@ -17,6 +17,9 @@ class Warp;
 
 inline constexpr int kWarpgroup = 4;
 
+// As many groups as a wait may leave under way. Compilers ask for less than ten.
+inline constexpr std::int64_t kMaxPendingGroups = 255;
+
 // What a wgmma instruction says, apart from what is in its registers.
 struct WgmmaStep {
   bool is_asynchronous = false;  // wgmma; else mma
@@ -81,9 +84,10 @@ class Warpgroup {
   std::uint64_t num_done_ = 0;  // before the queue
   std::array<std::uint64_t, kWarpgroup> issued_ = {};
   std::array<bool, kWarpgroup> ended_ = {};
-  std::array<std::vector<std::uint64_t>, kWarpgroup> commits_;  // issued_ at each commit
-  std::array<std::vector<int>, kWarpgroup> requests_;           // of registers
-  std::int32_t last_wgmma_ = 0, last_setmaxnreg_ = 0;           // places in the program
+  std::array<std::deque<std::uint64_t>, kWarpgroup> commits_;  // issued_ at the last commits
+  std::array<std::deque<int>, kWarpgroup>
+      requests_;  // of registers, that others have still to make
+  std::int32_t last_wgmma_ = 0, last_setmaxnreg_ = 0;  // places in the program
 };
 
 }  // namespace openweek::simulator

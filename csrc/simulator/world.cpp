@@ -11,12 +11,23 @@ namespace {
 // Long slices are fast, short ones mix warps: a slice has a random length up to one of these.
 constexpr std::array<int, 4> kSliceLengths = {4, 32, 256, 2048};
 
-constexpr std::uint64_t kPollEvery = 4096;  // slices
+// Slices between two looks at the clock, which costs less than the shortest slice, and time between
+// two polls, which may cost a turn of Python's.
+constexpr std::uint64_t kLookEvery = 16;
+constexpr std::chrono::milliseconds kPollEvery{50};
 
 // So many instructions of all warps without a store, a copy or a barrier are a loop without end.
 constexpr std::uint64_t kMostIdleInstructions = std::uint64_t{1} << 26;
 
+// Copies under way: so many that only a kernel which starts them without end has more.
+constexpr std::size_t kMostPending = std::size_t{1} << 14;
+
 }  // namespace
+
+std::string too_long(const MachineConfig& config) {
+  return "endless: the run takes more than the machine's max_instructions, " +
+         std::to_string(config.max_instructions);
+}
 
 void RunReport::add(const RunReport& other) {
   num_instructions += other.num_instructions;
@@ -36,7 +47,7 @@ World::~World() = default;
 
 RunReport World::run(const std::function<void()>& poll) {
   while (start_clusters()) {
-    if (report_.num_slices % kPollEvery == 0) poll();
+    if (report_.num_slices % kLookEvery == 0) this->poll(poll);
     if (next_due_ <= report_.num_slices) finish_due();
     std::size_t idle = 0;
     std::size_t next = random_() % warps_.size();
@@ -44,20 +55,29 @@ RunReport World::run(const std::function<void()>& poll) {
       next = next + 1 == warps_.size() ? 0 : next + 1;
       ++idle;
     }
+    while (pending_.size() > kMostPending) finish(random_() % pending_.size());
     ++report_.num_slices;
     if (idle < warps_.size()) {
       run_slice(*warps_[next]);
     } else if (!pending_.empty()) {
       finish(random_() % pending_.size());
     } else if (!time_out()) {
-      deadlock("every warp waits");
+      stop("deadlock: every warp waits");
     }
     if (report_.num_instructions - progress_ > kMostIdleInstructions) {
-      deadlock("warps spin, and nothing has changed for a long time");
+      stop("deadlock: warps spin, and nothing has changed for a long time");
     }
+    if (report_.num_instructions > config_.max_instructions) stop(too_long(config_));
   }
   while (!pending_.empty()) finish(random_() % pending_.size());
   return report_;
+}
+
+void World::poll(const std::function<void()>& poll) {
+  const auto now = std::chrono::steady_clock::now();
+  if (now - polled_at_ < kPollEvery) return;
+  polled_at_ = now;
+  poll();
 }
 
 void World::run_slice(Warp& warp) {
@@ -86,8 +106,9 @@ void World::post(Cluster& cluster, bool in_shared, std::function<void()> work) {
 }
 
 void World::finish(std::size_t index) {
-  const Pending done = std::move(pending_[index]);
-  pending_.erase(pending_.begin() + static_cast<std::ptrdiff_t>(index));
+  std::swap(pending_[index], pending_.back());
+  const Pending done = std::move(pending_.back());
+  pending_.pop_back();
   done.work();
   progressed();
 }
@@ -230,8 +251,8 @@ std::string World::describe(std::uint32_t cluster, Epoch epoch) const {
   return text + " (" + launch.program->place(epoch.place()) + ")";
 }
 
-void World::deadlock(const char* what) {
-  std::string text = std::string("deadlock: ") + what;
+void World::stop(const std::string& what) {
+  std::string text = what;
   for (Warp* warp : warps_) {
     text += "\n  ";
     if (resident_.size() > 1) {

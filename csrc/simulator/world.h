@@ -1,6 +1,7 @@
 // The order in which warps take turns, and in which copies happen.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -23,6 +24,9 @@ struct RunReport {
 
   void add(const RunReport& other);
 };
+
+// Says that a run takes more instructions than it may.
+std::string too_long(const MachineConfig& config);
 
 // The clusters of a launch from one number to another, to be started one after the other.
 struct Share {
@@ -99,7 +103,8 @@ class World {
   void retire();
   bool time_out();
   void run_slice(Warp& warp);
-  [[noreturn]] void deadlock(const char* what);
+  void poll(const std::function<void()>& poll);
+  [[noreturn]] void stop(const std::string& what);
 
   std::vector<Share> shares_;
   MachineConfig config_;
@@ -115,6 +120,7 @@ class World {
   std::unordered_map<std::uint64_t, Messages> messages_;  // by global address
   RunReport report_;
   std::string printed_;
+  std::chrono::steady_clock::time_point polled_at_{};
 };
 
 }  // namespace openweek::simulator
