@@ -25,6 +25,7 @@ mov.u32 %r1, buffer;
 bar.sync 0;
 """
 _TO_SHARED = "cp.async.bulk.shared::cluster.{}.mbarrier::complete_tx::bytes [%r1+128]"
+_REDUCE = "cp.reduce.async.bulk.global.shared::cta.bulk_group"
 _FINDINGS = {
     "a bulk copy of 2 GiB in shared memory": (
         f"{_SHARED} @%p1 {_TO_SHARED.format('shared::cta')}, [%r1+256], 2147483648, [%r1];",
@@ -43,10 +44,8 @@ _FINDINGS = {
         "out of bounds: .* touches 64 bytes at 0xfffffffffffffff0",
     ),
     "a reduction that is none": (
-        f"{_SHARED} @%p1 cp.reduce.async.bulk.global.shared::cta.bulk_group.and.f32 [%rd0], "
-        "[%r1+16], 16;",
-        r"no such operation on this type, thread \(0, 0, 0\) of CTA .* at cp.reduce.async.bulk.* "
-        r"at line \d+",
+        f"{_SHARED} @%p1 {_REDUCE}.and.f32 [%rd0], [%r1+16], 16;",
+        r"no such operation on this type, thread \(0, 0, 0\) of CTA .* at cp.reduce.* at line \d+",
     ),
     "an address that wraps around": (
         "mov.u64 %rd1, -4; st.global.b64 [%rd1], %rd1;",
@@ -109,7 +108,7 @@ def test_a_copy_that_brings_less_than_nothing() -> None:
 def _map_kernel() -> simulator.Kernel:
     body = f"""{_SHARED}
     mov.b64 %rd1, map;
-    @%p1 cp.async.bulk.tensor.5d.global.shared::cta.tile.bulk_group [%rd1, {{0, 0, 0, 0, 0}}], [%r1+128];
+    @%p1 cp.async.bulk.tensor.5d.global.shared::cta.bulk_group [%rd1, {{0, 0, 0, 0, 0}}], [%r1+128];
     """
     text = source(body).replace("kernel()", "kernel(.param .align 64 .b8 map[128])")
     return simulator.load(text.replace("%rd1, map", "%rd1, map; cvta.param.u64 %rd1, %rd1"))[
@@ -153,7 +152,7 @@ def _machine(body: str, limit: int, block: int = 32) -> simulator.Machine:
 
 @pytest.mark.parametrize("name", _ENDLESS)
 def test_a_run_ends_after_so_many_instructions(name: str) -> None:
-    with pytest.raises(RuntimeError, match="^endless: .* max_instructions, 30000\n  CTA "):
+    with pytest.raises(RuntimeError, match=r"^endless: .* max_instructions, 30000\n  CTA "):
         _machine(_ENDLESS[name], 30_000).run()
 
 
@@ -180,7 +179,7 @@ def test_a_run_without_end_takes_no_memory_without_end(name: str) -> None:
     limit = pages * resource.getpagesize() + (1 << 29)
     resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     try:
-        with pytest.raises(RuntimeError, match="^endless: "):
+        with pytest.raises(RuntimeError, match=r"^endless: "):
             machine.run()
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
@@ -202,7 +201,7 @@ def test_the_instructions_of_all_clusters_count(seed: int) -> None:
 
 
 def test_a_loop_in_which_nothing_happens_is_a_deadlock() -> None:
-    with pytest.raises(RuntimeError, match="^deadlock: warps spin, and nothing has changed for a"):
+    with pytest.raises(RuntimeError, match=r"^deadlock: warps spin, and nothing has changed for a"):
         run("AGAIN: bra AGAIN;")
 
 

@@ -1,4 +1,4 @@
-"""Texts that no compiler writes: each is one clear error, or runs; none reaches memory not its own."""
+"""Texts that no compiler writes: each is one clear error or runs, and none takes all memory."""
 
 import re
 
@@ -11,6 +11,7 @@ from tests.simulator.running import run, source
 
 _MODULE_LIMIT = "the module has more than 4294967296 bytes of .global and .const variables"
 _ACCUMULATOR = "{" + ", ".join(["_"] * 128) + "}"
+_NARROW_WGMMA = "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16"
 _WIDE_WGMMA = (
     f"wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {_ACCUMULATOR}, %rd0, %rd1, 1, 1, 1, "
     "0, 0;"
@@ -53,13 +54,11 @@ def _module(body: str) -> str:
             "a and b must have types of one size",
         ),
         (
-            "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%f1, %f2, %f3, %f4}, {%r1}, "
-            "%rd1, 1, 1, 1, 0;",
+            f"{_NARROW_WGMMA}.bf16 {{%f1, %f2, %f3, %f4}}, {{%r1}}, %rd1, 1, 1, 1, 0;",
             "a has another number of registers than 4",
         ),
         (
-            "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.e4m3 {%f1, %f2, %f3, %f4}, %rd1, "
-            "%rd1, 1, 1, 1, 0, 0;",
+            f"{_NARROW_WGMMA}.e4m3 {{%f1, %f2, %f3, %f4}}, %rd1, %rd1, 1, 1, 1, 0, 0;",
             "a and b must have types of one size",
         ),
         ("cp.async.ca.shared.global [%r1], [%rd0], 5;", "the size must be 4, 8 or 16"),
@@ -143,7 +142,7 @@ def test_lanes_end_behind_the_last_statement(body: str) -> None:
 
 
 def test_a_text_that_is_too_long() -> None:
-    with pytest.raises(ValueError, match="^line 1, column 1: expected a text of at most 32 MiB"):
+    with pytest.raises(ValueError, match=r"^line 1, column 1: expected a text of at most 32 MiB"):
         simulator.load(HEADER + " " * 2**25)
 
 
