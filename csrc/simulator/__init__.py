@@ -14,7 +14,17 @@ import torch
 from torch import Tensor
 
 from csrc import native
-from csrc.simulator.arguments import Held, Range, Shape, check_memory, check_shapes, dims, pack, whole
+from csrc.simulator.arguments import (
+    Held,
+    Range,
+    Shape,
+    check_memory,
+    check_shapes,
+    dims,
+    pack,
+    shown,
+    whole,
+)
 
 __all__ = ["Kernel", "Machine", "MemoryRange", "Module", "load"]
 
@@ -241,7 +251,7 @@ class Machine:
             ValueError: an argument breaks a rule; the message names it.
         """
         if not isinstance(kernel, Kernel):
-            raise TypeError(f"launch: kernel must be one of a module, got {kernel!r:.100}")
+            raise TypeError(f"launch: kernel must be one of a module, got {shown(kernel)}")
         shapes = dims("grid", grid), dims("block", block), dims("cluster", cluster)
         smem_bytes = whole("launch: smem_bytes", smem_bytes)
         device = whole("launch: device", device)
@@ -251,7 +261,7 @@ class Machine:
         check_memory(kernel, *shapes[:2], smem_bytes, self.sms)
         packed, held = pack(kernel, args)
         if isinstance(memory, Tensor) or not isinstance(memory, Sequence):
-            raise TypeError(f"launch: memory must be a list or a tuple, got {memory!r:.100}")
+            raise TypeError(f"launch: memory must be a list or a tuple, got {shown(memory)}")
         ranges = []
         for i, given in enumerate(memory):
             if isinstance(given, MemoryRange):

@@ -19,6 +19,8 @@ MAX_THREADS = 1024
 MAX_CLUSTER = 16
 MAX_LOCAL_BYTES = 1 << 34  # of all threads that may be resident
 
+_MAX_BITS = 128  # of any number that a launch or a machine is given
+
 # Per dimension, by the CUDA programming guide.
 _LIMITS = {"grid": (2**31 - 1, 65535, 65535), "block": (1024, 1024, 64), "cluster": (16, 16, 16)}
 
@@ -33,10 +35,25 @@ def whole(name: str, value: Any) -> int:
     Raises:
         TypeError: it is something else; the message begins with the name.
     """
+    number = None
     if not isinstance(value, bool):
         with contextlib.suppress(TypeError, RuntimeError):
-            return operator.index(value)
-    raise TypeError(f"{name} must be an integer, got {value!r:.100}")
+            number = operator.index(value)
+    if number is None:
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
+    if number.bit_length() > _MAX_BITS:
+        raise ValueError(f"{name} must have at most {_MAX_BITS} bits, got {shown(number)}")
+    return number
+
+
+def shown(value: Any) -> str:
+    """The value for a message. Not every tensor and every integer can be printed."""
+    if isinstance(value, Tensor):
+        return f"a tensor of {value.dtype}"
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 100 else text[:100] + "..."
 
 
 def dims(name: str, given: Any) -> Shape:
@@ -99,7 +116,7 @@ def pack(kernel: Kernel, args: Sequence[Tensor | float | bytes]) -> tuple[bytes,
     """The buffer of parameters, and the tensors among them."""
     parameters = kernel.parameters
     if isinstance(args, str | bytes | Tensor) or not isinstance(args, Sequence):
-        raise TypeError(f"launch: args must be a list or a tuple, got {args!r:.100}")
+        raise TypeError(f"launch: args must be a list or a tuple, got {shown(args)}")
     if len(args) != len(parameters):
         raise ValueError(
             f"launch: args must have one entry for each of the {len(parameters)} parameters of "
@@ -125,7 +142,7 @@ class Held:
 
     def __init__(self, name: str, tensor: Tensor) -> None:
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"launch: {name} must be a tensor, got {tensor!r:.100}")
+            raise TypeError(f"launch: {name} must be a tensor, got {shown(tensor)}")
         if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
             what = f"one on {tensor.device} of layout {tensor.layout}"
             raise ValueError(f"launch: {name} must be a contiguous CPU tensor, got {what}")
@@ -173,7 +190,9 @@ def _packed(name: str, value: Any, size: int) -> bytes:
         try:
             return int(value).to_bytes(size, "little", signed=value < 0)
         except OverflowError:
-            raise ValueError(f"launch: {name} must fit in {size} bytes, got {value}") from None
+            raise ValueError(
+                f"launch: {name} must fit in {size} bytes, got {shown(value)}"
+            ) from None
     if isinstance(value, float) and size in (4, 8):
         try:
             return struct.pack("<f" if size == 4 else "<d", value)
@@ -181,4 +200,4 @@ def _packed(name: str, value: Any, size: int) -> bytes:
             raise ValueError(
                 f"launch: {name} must fit in a float of 4 bytes, got {value}"
             ) from None
-    raise TypeError(f"launch: {name} must be a tensor, a number or bytes, got {value!r:.100}")
+    raise TypeError(f"launch: {name} must be a tensor, a number or bytes, got {shown(value)}")

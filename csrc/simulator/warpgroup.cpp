@@ -11,11 +11,6 @@
 
 namespace openweek::simulator {
 
-namespace {
-
-// Tells who gives a descriptor that is wrong.
-}  // namespace
-
 void Warpgroup::issue(Warp& warp, const WgmmaStep& step, std::uint64_t a, std::uint64_t b,
                       bool accumulate) {
   const int number = warp.index() % kWarpgroup;

@@ -65,7 +65,8 @@ def main() -> None:
             break
         case.write_text(f"// case {number}\n", encoding="utf-8")
         signal.alarm(CASE_LIMIT_S)  # its default ends the process, wherever it is
-        _canary(number)
+        with cases.outcome():
+            _canary(number)
         random = Random(f"{given['kind']}/{given['seed']}/{number}")
 
         def note(part: str) -> None:

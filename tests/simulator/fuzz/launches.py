@@ -1,7 +1,6 @@
 """Random arguments of Machine and launch: wrong sizes, wrong types, tensors that are not there."""
 
 import functools
-import gc
 from random import Random
 from typing import Any
 
@@ -33,7 +32,7 @@ def play(random: Random, note: Any) -> str:
     for name, choices in (("devices", _COUNTS), ("sms", _COUNTS), ("seed", _COUNTS)):
         if random.random() < 0.08:
             machine_options[name] = random.choice(choices)
-    note(f"// {machine_options} {options}\n")
+    note(f"// {_told(machine_options)} {_told(options)}\n")
     with cases.outcome() as outcome:
         machine = simulator.Machine(**machine_options)
         for _ in range(random.choice([0, 1, 1, 1, 1, 2])):
@@ -41,13 +40,28 @@ def play(random: Random, note: Any) -> str:
         if random.random() < 0.3:
             _take_away(random, options["args"])
         del options
-        gc.collect()
         torch.full((64,), 7)  # in what was freed, if anything was
         machine.run()
     return outcome[-1] if outcome else "ran"
 
 
-_COUNTS: list[Any] = [-1, 0, 1, 2, 3, 2**31 - 1, 2**31, 2**63, 2**64, 2**70, 1.5, "4", None, True]
+_COUNTS: list[Any] = [
+    -1,
+    0,
+    1,
+    2,
+    3,
+    2**31 - 1,
+    2**31,
+    2**63,
+    2**64,
+    2**70,
+    10**6000,
+    1.5,
+    "4",
+    None,
+    True,
+]
 _SHAPES: list[Any] = [
     *_COUNTS,
     *([], [1], [2, 2], (1, 1, 1), (1, 1, 1, 1), (2, 3, 4), [0, 1, 1], (1, 65536, 1), (1, 1, 65)),
@@ -92,6 +106,17 @@ def _options(random: Random) -> dict[str, Any]:
                 for _ in range(count)
             ]
     return options
+
+
+def _told(value: Any) -> str:
+    """A text of all of it; torch cannot print every tensor."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_told(given)}" for name, given in value.items())
+    if isinstance(value, list):
+        return f"[{', '.join(map(_told, value))}]"
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype}{list(value.shape)} on {value.device}"
+    return f"2**{value.bit_length()}" if isinstance(value, int) and value > 2**99 else repr(value)
 
 
 def _take_away(random: Random, args: Any) -> None:
