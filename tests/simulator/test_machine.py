@@ -222,37 +222,6 @@ def test_a_machine_goes_on_after_an_error() -> None:
     assert memory.tolist() == list(range(32))
 
 
-_KERNEL = _GLOBAL_STORE
-_WORDS_32 = torch.zeros(32, dtype=torch.int32)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"args": []}, ValueError, "args must have one entry for each of the 1 parameters"),
-        ({"args": [_WORDS_32.view(4, 8).T]}, ValueError, "args[0] must be a contiguous CPU tensor"),
-        ({"args": [b"abc"]}, ValueError, "args[0] must have 8 bytes, got 3"),
-        ({"args": ["x"]}, TypeError, "args[0] must be a tensor, a number or bytes, got 'x'"),
-        ({"args": [2**64]}, ValueError, "args[0] must fit in 8 bytes"),
-        ({"grid": 0}, ValueError, "grid must be positive"),
-        ({"grid": 3, "cluster": 2}, ValueError, "cluster must divide grid"),
-        ({"grid": 32, "cluster": 32}, ValueError, "cluster must have at most 16 CTAs"),
-        ({"block": 1025}, ValueError, "block must have at most 1024 threads"),
-        ({"smem_bytes": 227 * 1024 + 1}, ValueError, "smem_bytes must be within 0 and 232448"),
-        ({"smem_bytes": -1}, ValueError, "smem_bytes must be within"),
-        ({"device": 1}, ValueError, "device must be below 1, got 1"),
-    ],
-    ids=lambda value: str(value)[:30] if isinstance(value, dict) else "",
-)
-def test_launches_that_cannot_be(
-    options: dict[str, object], error: type[Exception], message: str
-) -> None:
-    kernel = simulator.load(source(_KERNEL, 1))["kernel"]
-    given = {"grid": 1, "block": 32, "args": [_WORDS_32], **options}
-    with pytest.raises(error, match=re.escape(message)):
-        simulator.Machine().launch(kernel, **given)  # type: ignore[arg-type]
-
-
 def test_what_the_simulator_does_not_know_is_an_error() -> None:
     module = simulator.load(source("add.s32.what %r1, %r0, 1;"))
     with pytest.raises(NotImplementedError, match=r"line \d+: add.s32.what: .*know .what here"):
