@@ -214,7 +214,7 @@ def test_an_interrupt_ends_a_run(*, apart: bool) -> None:
         else _ENDLESS["atomics that change memory"]
     )
     kernel = simulator.load(source(".shared .b32 buffer;" + body, 1))["kernel"]
-    machine = simulator.Machine(max_instructions=10**10)
+    machine = simulator.Machine(max_instructions=10**9)
     machine.launch(kernel, 4, 1, args=[memory])
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
