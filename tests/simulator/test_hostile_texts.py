@@ -149,3 +149,12 @@ def test_a_text_that_is_too_long() -> None:
 def test_blocks_that_are_too_deep() -> None:
     with pytest.raises(ValueError, match=r"line 5, column 64: expected at most 64 nested blocks"):
         simulator.load(entry("{" * 100_000))
+
+
+def test_a_kernel_of_too_many_instructions() -> None:
+    """The history of accesses has so many bits for an instruction."""
+    with pytest.raises(ValueError, match=r"^line 5, .*: expected at most 1048576 instructions\n"):
+        simulator.load(entry("ret;" * (2**20 + 1)))
+    most = simulator.load(entry("mov.u64 %rd1, 1;" * 2**20).replace("{", "{ .reg .b64 %rd1;", 1))
+    with pytest.raises(NotImplementedError, match=r"^kernel kernel has 1048577 instructions, more"):
+        most["kernel"]
