@@ -20,8 +20,8 @@ struct MachineConfig {
   int num_sms = 4;           // of a device: CTAs that are resident at a time
   std::uint64_t seed = 0;    // decides the order of all that has no order
   bool reduced_fp8 = false;  // tensor cores sum FP8 products with 14 bits
-  std::vector<Multicast> multicasts = {};
   std::uint64_t max_instructions = ~std::uint64_t{0};  // of all warps, in one run
+  std::vector<Multicast> multicasts = {};
 };
 
 struct LaunchConfig {
