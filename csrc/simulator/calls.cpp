@@ -20,6 +20,9 @@
 namespace openweek::simulator {
 namespace {
 
+// What no kernel that a compiler makes comes near.
+constexpr std::size_t kMaxCallDepth = 256;
+
 std::uint8_t* bytes_at(Warp& warp, const Transfer::Place& place, int lane) {
   if (place.row == kNoRow) return warp.local(lane) + place.offset;
   return warp.row<std::uint8_t>(place.row) + place.width * lane;
@@ -43,6 +46,7 @@ Step call_by_name(Warp& warp, const Inst& inst, Mask lanes) {
 
 // The callee at an address, if it is one of those that the call may mean.
 const Callee* callee_at(const Program& program, const Inst& inst, std::uint64_t address) {
+  if (inst.list == kNoRow) return nullptr;
   for (const std::uint32_t number : program.lists[inst.list]) {
     if (program.callees[number].address == address) return &program.callees[number];
   }
@@ -139,14 +143,16 @@ Lowering::Formals shapes_of(Lowering& lower, const Operands& actuals) {
 void lower_call_by_address(Lowering& lower, const Parts& parts) {
   const Lowering::Formals arguments = shapes_of(lower, parts.arguments);
   const Lowering::Formals results = shapes_of(lower, parts.results);
-  lower.emit_transfers(hand_over(lower, parts.arguments, arguments, false));
+  const auto there = hand_over(lower, parts.arguments, arguments, false);
   const auto back = hand_over(lower, parts.results, results, true);
   const std::uint32_t address = lower.narrowed(parts.target, Type::kB64);
-  const std::uint32_t callees = lower.callee_list(arguments, results);
+  const auto callees = lower.callee_list(arguments, results);
+  // There is room for what functions take, and where none takes these, for nothing.
+  if (callees) lower.emit_transfers(there);
   Inst& inst = lower.emit(call_by_address);
   inst.a = address;
-  inst.list = callees;
-  lower.emit_transfers(back);
+  inst.list = callees.value_or(kNoRow);
+  if (callees) lower.emit_transfers(back);
 }
 
 void lower_call(Lowering& lower) {
@@ -170,14 +176,6 @@ void lower_call(Lowering& lower) {
 
 }  // namespace
 
-bool Lowering::Formals::operator==(const Formals& other) const {
-  const auto same = [](const Transfer::Place& a, const Transfer::Place& b) {
-    return a.offset == b.offset;
-  };
-  return sizes == other.sizes &&
-         std::equal(places.begin(), places.end(), other.places.begin(), other.places.end(), same);
-}
-
 Lowering::Formals Lowering::formals(const std::vector<ptx::Variable>& variables) {
   Formals formals;
   std::int64_t offset = exchange();
@@ -193,25 +191,29 @@ Lowering::Formals Lowering::formals(const std::vector<ptx::Variable>& variables)
 // Reserved at the first call, as large as any function of the module wants it.
 std::int64_t Lowering::exchange() {
   if (exchange_ >= 0) return exchange_;
-  constexpr int kAlign = 16;
   std::int64_t most = 0;
+  int align = 16;
   for (const ptx::Function& function : module_.functions) {
     for (const auto* variables : {&function.parameters, &function.results}) {
       std::int64_t sum = 0;
       for (const ptx::Variable& variable : *variables) {
         sum = align_up(sum, align_of(variable)) + bytes_of(variable);
+        align = std::max(align, align_of(variable));
       }
       most = std::max(most, sum);
     }
   }
-  return exchange_ = reserve_local(most, kAlign);
+  return exchange_ = reserve_local(most, align);
 }
 
-const ptx::Function* Lowering::function_named(const std::string& name) const {
-  for (const ptx::Function& function : module_.functions) {
-    if (function.name == name) return &function;
+const ptx::Function* Lowering::function_named(const std::string& name) {
+  if (functions_.empty()) {
+    for (const ptx::Function& function : module_.functions) {
+      functions_.try_emplace(function.name, &function);
+    }
   }
-  return nullptr;
+  const auto found = functions_.find(name);
+  return found == functions_.end() ? nullptr : found->second;
 }
 
 Transfer::Place Lowering::actual(const ptx::Operand& operand, std::int64_t num_bytes,
@@ -258,23 +260,37 @@ void Lowering::call(Inst& inst, const ptx::Function& function) {
   calls_of_[current_].insert(number);
 }
 
-std::uint32_t Lowering::callee_list(const Formals& arguments, const Formals& results) {
-  std::vector<std::uint32_t> numbers;
-  for (const ptx::Function& function : module_.functions) {
-    if (function.is_entry || function.is_declaration) continue;
-    if (formals(function.parameters) != arguments || formals(function.results) != results) continue;
-    numbers.push_back(static_cast<std::uint32_t>(callee(function)));
+std::optional<std::uint32_t> Lowering::callee_list(const Formals& arguments,
+                                                   const Formals& results) {
+  if (alike_.empty()) {
+    for (const ptx::Function& function : module_.functions) {
+      if (function.is_entry || function.is_declaration) continue;
+      const Shape shape = {formals(function.parameters), formals(function.results)};
+      alike_[shape].functions.push_back(&function);
+    }
   }
-  return list(std::move(numbers));
+  const auto found = alike_.find({arguments, results});
+  if (found == alike_.end()) return std::nullopt;
+  Alike& alike = found->second;
+  if (alike.list == kNoRow) {
+    std::vector<std::uint32_t> numbers;
+    for (const ptx::Function* function : alike.functions) {
+      numbers.push_back(static_cast<std::uint32_t>(callee(*function)));
+    }
+    alike.list = list(std::move(numbers));
+  }
+  return alike.list;
 }
 
 // The function's number among those that the kernel may call.
 int Lowering::callee(const ptx::Function& function) {
-  const auto found = std::find(callees_.begin(), callees_.end(), &function);
-  if (found != callees_.end()) return static_cast<int>(found - callees_.begin());
-  callees_.push_back(&function);
-  program_.callees.push_back({function.name, memory_.address(function.name)});
-  return static_cast<int>(callees_.size()) - 1;
+  const auto number = static_cast<int>(callees_.size());
+  const auto [found, is_new] = numbers_.try_emplace(&function, number);
+  if (is_new) {
+    callees_.push_back(&function);
+    program_.callees.push_back({function.name, memory_.address(function.name)});
+  }
+  return found->second;
 }
 
 // Each once; they may call more of them.
@@ -304,6 +320,11 @@ void Lowering::check_recursion() const {
     }
     if (!done.insert(number).second) return;
     path.push_back(number);
+    if (path.size() > kMaxCallDepth) {
+      throw UnsupportedError("kernel " + program_.name + " has calls within more than " +
+                             std::to_string(kMaxCallDepth) + " other calls, of " +
+                             callees_[number]->name);
+    }
     const auto calls = calls_of_.find(number);
     if (calls != calls_of_.end()) std::for_each(calls->second.begin(), calls->second.end(), visit);
     path.pop_back();

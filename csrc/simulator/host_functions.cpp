@@ -1,9 +1,12 @@
 #include "host_functions.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,6 +21,13 @@ namespace {
 
 // printf takes no more arguments (CUDA programming guide, formatted output).
 constexpr int kMaxArguments = 32;
+
+// What nobody reads: characters of one field.
+constexpr std::int64_t kMaxField = 4096;
+
+void check_printed(std::size_t num_bytes) {
+  if (num_bytes > kMaxPrintedBytes) throw UnsupportedError(too_much_printed());
+}
 
 // What a thread finds in memory, at generic addresses.
 class Reader {
@@ -36,8 +46,15 @@ class Reader {
 
   std::string text(std::uint64_t address) const {
     std::string text;
-    while (const char next = value<char>(address + text.size())) text += next;
+    while (const char next = value<char>(address + text.size())) {
+      text += next;
+      check_printed(text.size());
+    }
     return text;
+  }
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw HazardError("printf: " + what + ", " + who(warp_, lane_));
   }
 
  private:
@@ -62,6 +79,7 @@ class Arguments {
     return address == 0 ? "(null)" : reader_.text(address);
   }
   int count() const { return count_; }
+  const Reader& reader() const { return reader_; }
 
  private:
   const Reader& reader_;
@@ -76,6 +94,10 @@ std::string print_one(const std::string& format, T value) {
   return text;
 }
 
+bool is_one_of(char letter, std::string_view letters) {
+  return letters.find(letter) != std::string_view::npos;
+}
+
 // One conversion, from its % to its letter.
 struct Specification {
   std::string flags;  // flags, width and precision, * replaced
@@ -83,15 +105,38 @@ struct Specification {
   char letter = '\0';
 };
 
+// A number of characters: written out, or an argument where there is a *. Nothing if there is none.
+std::optional<std::int64_t> take_field(std::string_view& rest, Arguments& arguments) {
+  std::optional<std::int64_t> number;
+  if (rest.starts_with('*')) {
+    rest.remove_prefix(1);
+    number = arguments.next<std::int32_t>();
+  }
+  while (!rest.empty() && rest.front() >= '0' && rest.front() <= '9') {
+    number = std::min(number.value_or(0) * 10 + (rest.front() - '0'), kMaxField + 1);
+    rest.remove_prefix(1);
+  }
+  if (number && std::abs(*number) > kMaxField) {
+    arguments.reader().fail("a field of more than " + std::to_string(kMaxField) + " characters");
+  }
+  return number;
+}
+
 // Reads what stands behind a %. Takes the arguments of each *.
 Specification parse_specification(std::string_view& rest, Arguments& arguments) {
   Specification one;
-  while (!rest.empty() && std::strchr("-+ #0123456789.*", rest.front()) != nullptr) {
-    one.flags +=
-        rest.front() == '*' ? std::to_string(arguments.next<int>()) : std::string(1, rest.front());
+  while (!rest.empty() && is_one_of(rest.front(), "-+ #0")) {
+    one.flags += rest.front();
     rest.remove_prefix(1);
   }
-  while (!rest.empty() && std::strchr("hlLjzt", rest.front()) != nullptr) {
+  // A negative width is a flag and a width.
+  if (const auto width = take_field(rest, arguments)) one.flags += std::to_string(*width);
+  if (rest.starts_with('.')) {
+    rest.remove_prefix(1);
+    const std::int64_t precision = take_field(rest, arguments).value_or(0);
+    if (precision >= 0) one.flags += "." + std::to_string(precision);
+  }
+  while (!rest.empty() && is_one_of(rest.front(), "hlLjzt")) {
     one.length += rest.front();
     rest.remove_prefix(1);
   }
@@ -100,10 +145,6 @@ Specification parse_specification(std::string_view& rest, Arguments& arguments) 
     rest.remove_prefix(1);
   }
   return one;
-}
-
-bool is_one_of(char letter, std::string_view letters) {
-  return letters.find(letter) != std::string_view::npos;
 }
 
 template <class Int>
@@ -155,6 +196,7 @@ int print_formatted(const std::string& format, Arguments& arguments, std::string
     rest.remove_prefix(1);
     const Specification one = parse_specification(rest, arguments);
     text += print_conversion(one, arguments);
+    check_printed(text.size());
   }
   return arguments.count();
 }
@@ -196,6 +238,16 @@ struct HostFunction {
   std::vector<std::int64_t> sizes;  // of its arguments
 };
 
+// Whether arguments lie as close together as their sizes let them.
+bool is_dense(const Lowering::Formals& arguments) {
+  std::int64_t end = arguments.places.front().offset;
+  for (std::size_t i = 0; i < arguments.sizes.size(); ++i) {
+    if (arguments.places[i].offset != align_up(end, arguments.sizes[i])) return false;
+    end = arguments.places[i].offset + arguments.sizes[i];
+  }
+  return true;
+}
+
 }  // namespace
 
 void emit_host_call(Lowering& lower, const std::string& name, const Lowering::Formals& arguments) {
@@ -205,7 +257,9 @@ void emit_host_call(Lowering& lower, const std::string& name, const Lowering::Fo
   };
   for (const HostFunction& function : kFunctions) {
     if (function.name != name) continue;
-    if (function.sizes != arguments.sizes) lower.fail(name + " has other parameters");
+    if (function.sizes != arguments.sizes || !is_dense(arguments)) {
+      lower.fail(name + " has other parameters");
+    }
     lower.emit(function.run).imm = arguments.places.front().offset;
     return;
   }

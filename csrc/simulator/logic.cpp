@@ -153,7 +153,7 @@ void lower_look_up(Lowering& lower) {
   const ptx::Operand& to = lower.operand(0);
   const bool is_pair = to.kind == ptx::Operand::Kind::kPair;
   if (is_pair == joins.empty()) lower.fail("d|p goes with .and or .or");
-  const std::uint32_t dst = lower.destination(is_pair ? to.parts[0] : to, Type::kB32).offset;
+  const std::uint32_t dst = lower.destination_row(is_pair ? to.parts[0] : to, Type::kB32);
   const std::uint32_t a = lower.source_row(1, Type::kB32);
   const std::uint32_t b = lower.source_row(2, Type::kB32);
   const std::uint32_t c = lower.source_row(3, Type::kB32);

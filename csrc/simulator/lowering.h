@@ -1,11 +1,13 @@
 // From statements to instructions: places for registers and constants, handlers for opcodes.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <cstdlib>
 #include <initializer_list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -104,18 +106,18 @@ class Lowering {
     std::vector<Transfer::Place> places;
     std::vector<std::int64_t> sizes;
 
-    bool operator==(const Formals& other) const;
+    std::strong_ordering operator<=>(const Formals& other) const = default;
   };
   Formals formals(const std::vector<ptx::Variable>& variables);
-  const ptx::Function* function_named(const std::string& name) const;
+  const ptx::Function* function_named(const std::string& name);
   // Where an argument or a result of a call lies, and as which variable one would declare it.
   Transfer::Place actual(const ptx::Operand& operand, std::int64_t num_bytes, bool is_result);
   ptx::Variable shape_of(const ptx::Operand& operand) const;
   void emit_transfers(const std::vector<Transfer>& transfers);
   // A branch into a function, which is lowered if it was not.
   void call(Inst& inst, const ptx::Function& function);
-  // The numbers, in Program::callees, of all that a call by address may mean.
-  std::uint32_t callee_list(const Formals& arguments, const Formals& results);
+  // The list of numbers, in Program::callees, of all that a call by address may mean.
+  std::optional<std::uint32_t> callee_list(const Formals& arguments, const Formals& results);
   void emit_return();
 
   // The row of the carry flag, and of the end of the thread's stack.
@@ -163,6 +165,13 @@ class Lowering {
     const ptx::Variable* variable = nullptr;
   };
 
+  // Functions with the same parameters and results.
+  using Shape = std::pair<Formals, Formals>;
+  struct Alike {
+    std::vector<const ptx::Function*> functions;
+    std::uint32_t list = kNoRow;  // of their numbers, once somebody asks
+  };
+
   const ptx::Module& module_;
   const ModuleMemory& memory_;
   Program program_;
@@ -179,8 +188,11 @@ class Lowering {
   std::vector<std::int32_t> starts_;  // of the function's statements, in the program's code
   std::vector<std::pair<std::size_t, int>> branches_;  // (instruction, statement) to be set
   std::vector<std::pair<std::size_t, std::vector<int>>> tables_;
-  int current_ = -1;                                // the callee that is lowered, -1 for the kernel
-  std::vector<const ptx::Function*> callees_;       // as in the program
+  int current_ = -1;                             // the callee that is lowered, -1 for the kernel
+  std::vector<const ptx::Function*> callees_;    // as in the program
+  std::map<const ptx::Function*, int> numbers_;  // of the callees
+  std::map<std::string_view, const ptx::Function*> functions_;
+  std::map<Shape, Alike> alike_;
   std::vector<std::pair<std::size_t, int>> calls_;  // (instruction, callee) to be set
   std::map<int, std::set<int>> calls_of_;           // callees that are called by name
   std::int64_t exchange_ = -1;     // where arguments and results of calls are handed over

@@ -79,7 +79,7 @@ class Apart {
           if (number > failed_) throw Stopped();
         });
         const std::lock_guard lock(mutex_);
-        done_.emplace(number, Done{report, std::move(world.history())});
+        done_.emplace(number, Done{report, std::move(world.history()), world.printed().size()});
         merge();
       } catch (const Stopped&) {
       } catch (...) {
@@ -131,6 +131,10 @@ class Apart {
       if (report_.num_instructions > config_.max_instructions) {
         fail(next->first, std::make_exception_ptr(DeadlockError(too_long(config_))));
       }
+      printed_bytes_ += next->second.printed_bytes;
+      if (printed_bytes_ > kMaxPrintedBytes) {
+        fail(next->first, std::make_exception_ptr(UnsupportedError(too_much_printed())));
+      }
     }
   }
 
@@ -150,12 +154,14 @@ class Apart {
   struct Done {
     RunReport report;
     GlobalHistory history;
+    std::size_t printed_bytes = 0;
   };
   std::map<std::int64_t, Done> done_;
   std::int64_t num_merged_ = 0;
   MergedHistory merged_;
   RunReport report_;
   std::map<std::int64_t, std::string> printed_;
+  std::size_t printed_bytes_ = 0;  // by the clusters that are merged
   std::exception_ptr error_;
 };
 

@@ -1,6 +1,7 @@
 // A kernel made ready to run: instructions with their operands as places in a register file.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -146,6 +147,8 @@ struct Transfer {
     std::uint32_t row = kNoRow;  // of a register; else in local memory
     int width = 4;               // bytes of its cells
     std::int64_t offset = 0;
+
+    std::strong_ordering operator<=>(const Place& other) const = default;
   };
   Place from, to;
   std::int64_t num_bytes = 0;

@@ -42,7 +42,8 @@ Handler integer_handler(Type type) {
 // Of floats only signs change, NaN's too.
 enum class Sign { kClear, kFlip, kCopy };
 
-// The bits of a type's signs, and, for .ftz, of what a subnormal number has none of.
+// The bits of a type's signs (none if there is no such instruction), and, for .ftz, of what a
+// subnormal number has none of.
 struct Layout {
   uint64_t signs = 0;
   uint64_t exponents = 0;
@@ -60,8 +61,10 @@ Layout layout_of(Type type) {
       return {0x80008000, 0x7f807f80};
     case Type::kF32:
       return {0x80000000, 0x7f800000};
-    default:
+    case Type::kF64:
       return {uint64_t{1} << 63, 0x7ff0000000000000};
+    default:
+      return {};
   }
 }
 
@@ -99,6 +102,7 @@ Step change_sign(Warp& warp, const Inst& inst, Mask lanes) {
 template <Sign kWhat>
 void lower_float_sign(Lowering& lower, Type type) {
   const Layout layout = layout_of(type);
+  if (layout.signs == 0) lower.fail("there is no such instruction for this type");
   const int width = cell_bytes(type);
   const bool flushes = kWhat != Sign::kCopy && lower.take("ftz");
   const uint32_t dst = lower.destination_row(0, type);

@@ -1,5 +1,6 @@
 // alloca, stacksave and stackrestore: local memory whose size is known when the kernel runs.
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -17,6 +18,7 @@ using std::int64_t, std::uint32_t, std::uint64_t;
 // Behind all variables, for each thread of a kernel that asks for it.
 constexpr int64_t kStackBytes = 8192;
 constexpr int kStackAlign = 16;
+constexpr int64_t kMaxAlign = 1 << 20;  // as of variables
 
 template <class To, class From>
 Step copy(Warp& warp, const Inst& inst, Mask lanes) {
@@ -33,9 +35,12 @@ Step allocate(Warp& warp, const Inst& inst, Mask lanes) {
   const auto* size = warp.row<Word>(inst.a);
   auto* pointer = warp.row<uint64_t>(inst.b);
   for_lanes(lanes, [&](int lane) {
-    const auto begin =
-        static_cast<uint64_t>(align_up(static_cast<int64_t>(pointer[lane]), inst.imm));
     const uint64_t end = warp.local_bytes();
+    // stackrestore may have set it to anything.
+    const auto begin =
+        pointer[lane] > end
+            ? pointer[lane]
+            : static_cast<uint64_t>(align_up(static_cast<int64_t>(pointer[lane]), inst.imm));
     if (begin > end || size[lane] > end - begin) {
       throw HazardError("stack overflow: " + who(warp, lane) + " wants " +
                         std::to_string(size[lane]) + " bytes of a stack of " +
@@ -62,6 +67,10 @@ void lower_alloca(Lowering& lower) {
     const ptx::Operand& given = lower.operand(2);
     if (given.kind != ptx::Operand::Kind::kInteger) lower.fail("the alignment must be a constant");
     align = given.bits;
+    if (align < 1 || align > kMaxAlign || !std::has_single_bit(static_cast<uint64_t>(align))) {
+      lower.fail("the alignment must be a power of two up to " + std::to_string(kMaxAlign) +
+                 ", got " + std::to_string(align));
+    }
   }
   const uint32_t dst = lower.destination_row(0, type);
   const uint32_t size = lower.source_row(1, type);

@@ -29,6 +29,10 @@ std::string too_long(const MachineConfig& config) {
          std::to_string(config.max_instructions);
 }
 
+std::string too_much_printed() {
+  return "the run prints more than " + std::to_string(kMaxPrintedBytes) + " bytes";
+}
+
 void RunReport::add(const RunReport& other) {
   num_instructions += other.num_instructions;
   num_slices += other.num_slices;

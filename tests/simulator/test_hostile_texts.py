@@ -38,7 +38,7 @@ def _module(body: str) -> str:
         ("atom.global.add.u64 %rd1, [%rd0], %r1;", "a register is narrower than the type"),
         ("atom.global.exch.b64 %r1, [%rd0], %rd1;", "a register is narrower than the type"),
         ("cvt.u32.u64 %r1, %q1;", "an operand is wider than the type"),
-        ("and.b128 %q1, %q1, %q1;", "there is no such instruction for 128 bits"),
+        ("and.b128 %q1, %q1, %q1;", "there is no such instruction for this type"),
         ("selp.b128 %q1, %q1, %q1, %p1;", "there is no such instruction for 128 bits"),
         ("match.any.sync.b128 %r1, %q1, -1;", "there is no such instruction for 128 bits"),
         ("redux.sync.add.u64 %rd1, %rd1, -1;", "reduces .s32, .u32 and .b32 alone"),

@@ -7,6 +7,21 @@ _HEAD = """.version 8.7
 .target sm_90a
 .address_size 64
 .global .align 16 .b8 table[64];
+.global .align 1 .b8 format[24] = {65, 37, 100, 37, 42, 120, 37, 46, 51, 102, 37, 115, 37, 108, 117};
+.const .align 8 .u64 numbers[2] = {1, 2};
+.extern .func (.param .b32 r) vprintf (.param .b64 f, .param .b64 a);
+.extern .func __assertfail (.param .b64 t, .param .b64 f, .param .b32 l, .param .b64 n,
+.param .b64 s);
+.func (.param .b32 out) turn (.param .b32 in) {
+.reg .pred %p; .reg .b32 %r;
+ld.param.b32 %r, [in]; setp.gt.s32 %p, %r, 64; @%p bra BIG; shl.b32 %r, %r, 1; bra END;
+BIG: add.u32 %r, %r, 3; END: st.param.b32 [out], %r; ret; }
+.func (.reg .b64 %o) grow (.reg .b64 %a, .reg .b32 %n) {
+.reg .b64 %at, %size; .reg .b32 %r; cvt.u64.u32 %size, %n; and.b64 %size, %size, 2047;
+alloca.u64 %at, %size, 16; call (%r), turn, (%n); st.local.b32 [%at], %r; ld.local.b64 %o, [%at];
+add.u64 %o, %o, %a; }
+.func (.reg .b64 %o) less (.reg .b64 %a, .reg .b32 %n) {
+.reg .pred %p; setp.lt.u32 %p, %n, 16; sub.u64 %o, %a, 1; @%p ret; bar.sync 0; }
 .visible .entry kernel(.param .u64 p0, .param .u64 p1, .param .align 64 .b8 map[128]) {
 .reg .pred %p<8>;
 .reg .b16 %h<8>;
@@ -50,8 +65,12 @@ fence.mbarrier_init.release.cluster;
 bar.sync 0;
 """
 
+# Of functions that are called by address.
+_SHAPES = """SHAPE: .callprototype (.reg .b64 _) _ (.reg .b64 _, .reg .b32 _);
+OTHER: .callprototype _ (.reg .b64 _, .reg .b64 _, .reg .b64 _);"""
+
 # A brace is a slot: r a 32-bit register, l a 64-bit one, f d h q p others, i a number, s a shared
-# address, g a global one, a a generic one, L a label, m a mask of lanes, t n and w parts of names.
+# address, g a global one, a a generic one, F a function, P a format, L a label, m a mask of lanes, t n and w parts of names.
 _STATEMENTS = """
 add.{t} {r}, {r}, {i};|sub.u64 {l}, {l}, {i};|mul.lo.s32 {r}, {r}, {r};|mul.wide.u32 {l}, {r}, {i};
 mul.hi.u64 {l}, {l}, {l};|mad.lo.u32 {r}, {r}, {i}, {r};|div.s32 {r}, {r}, {r};|div.u64 {l}, {l}, {i};
@@ -102,6 +121,24 @@ mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {{{f}, {f}, {f}, {f}}}, {{{r
 mma.sync.aligned.m16n8k8.row.col.f16.f16.f16.f16 {{{r}, {r}}}, {{{r}, {r}}}, {{{r}}}, {{{r}, {r}}};
 setmaxnreg.inc.sync.aligned.u32 {x};|setmaxnreg.dec.sync.aligned.u32 {x};|mapa.shared::cluster.u32 {r}, {r}, {i};
 griddepcontrol.wait;|griddepcontrol.launch_dependents;|createpolicy.fractional.L2::evict_first.b64 {l}, 1.0;|trap;
+{{ .param .b32 x; .param .b32 y; st.param.b32 [x], {r}; call (y), turn, (x); ld.param.b32 {r}, [y]; }}
+call ({l}), grow, ({l}, {r});|call.uni ({l}), less, ({l}, {i});|call (_), turn, ({r});|mov.u64 {l}, {F};
+call ({l}), {l}, ({l}, {r}), SHAPE;|{{ .reg .b64 f; mov.u64 f, {F}; call ({l}), f, ({l}, {r}), SHAPE; }}
+call {l}, ({l}, {l}, {l}), OTHER;|call ({r}), vprintf, ({l}, {l});|call ({r}), vprintf, ({P}, {l});
+{{ .reg .b64 f; mov.u64 f, format; call ({r}), vprintf, (f, {l}); }}
+call __assertfail, ({l}, {l}, {r}, {l}, {l});
+alloca.u64 {l}, {l};|alloca.u32 {r}, {r}, 64;|alloca.u64 {l}, 512, 16;|stacksave.u64 {l};|stackrestore.u64 {l};
+add.cc.u32 {r}, {r}, {r};|addc.cc.u64 {l}, {l}, {l};|subc.u32 {r}, {r}, {i};|madc.hi.cc.u64 {l}, {l}, {l}, {l};
+mad.lo.cc.s32 {r}, {r}, {r}, {r};|dp4a.s32.u32 {r}, {r}, {r}, {r};|dp2a.hi.u32.s32 {r}, {r}, {r}, {r};
+vabsdiff4.u32.s32.u32.add {r}, {r}, {r}, {r};|bmsk.clamp.b32 {r}, {r}, {r};|szext.wrap.s32 {r}, {r}, {r};
+fns.b32 {r}, {r}, {r}, {r};|mad24.hi.sat.s32 {r}, {r}, {r}, {r};|mul24.lo.u32 {r}, {r}, {r};|cnot.b64 {l}, {l};
+sad.s64 {l}, {l}, {l}, {l};|add.sat.s32 {r}, {r}, {r};|mul.hi.s16 {h}, {h}, {h};|mul.lo.u16 {h}, {h}, {h};
+max.s16x2.relu {r}, {r}, {r};|min.xorsign.abs.f32 {f}, {f}, {f};|copysign.f64 {d}, {d}, {d};|testp.subnormal.f32 {p}, {f};
+slct.b64.f32 {l}, {l}, {l}, {f};|lop3.or.b32 {r}|{p}, {r}, {r}, {r}, {i}, {p};|isspacep.shared {p}, {l};|isspacep.const {p}, {l};
+getctarank.u64 {r}, {l};|cvt.pack.sat.u8.s32.b32 {r}, {r}, {r}, {r};|mov.u64 {l}, %clock64;|mov.u32 {r}, %globaltimer_hi;
+mov.u32 {r}, %nsmid;|mov.u64 {l}, %gridid;|mov.u64 {l}, numbers;|ld.const.u64 {l}, [numbers+{i}];|prefetchu.L1 {a};
+discard.global.L2 {g}, 128;|applypriority.global.L2::evict_normal {g}, 128;|ldu.global.b32 {r}, {g};|brkpt;|pmevent 1;
+rcp.rn.f64 {d}, {d};|sqrt.rm.f64 {d}, {d};|div.rp.f32 {f}, {f}, {f};|fma.rz.sat.f32 {f}, {f}, {f}, {f};
 cvta.to.global.u64 {l}, {l};|cvta.shared.u64 {l}, {l};|prefetch.global.L2 {g};|mov.pred {p}, {p};|xor.pred {p}, {p}, !{p};
 """  # noqa: E501 (a table)
 
@@ -147,7 +184,7 @@ def random_kernel(random: Random) -> str:
     lines.append(_descriptors(random))
     lines += body
     targets = ", ".join(f"L{random.randrange(num_labels)}" for _ in range(random.randrange(1, 5)))
-    lines.append(f"TABLE: .branchtargets {targets};")
+    lines.append(f"TABLE: .branchtargets {targets};\n{_SHAPES}")
     lines.append(random.choice(["ret;", "", "@%p1 ret;", "bra L0;", "exit;"]))
     return "\n".join(lines) + "\n}\n"
 
@@ -175,7 +212,7 @@ def _statement(random: Random, num_labels: int) -> str:
         r"\{(\w)\}", lambda slot: _slot(random, slot[1], num_labels), template
     )  # what is left of double braces are braces
     text = _with_coordinates(random, text).replace("{{", "{").replace("}}", "}")
-    if not text.startswith("@") and random.random() < 0.15:
+    if not text.startswith(("@", "{")) and random.random() < 0.15:
         text = f"@{random.choice(['', '!'])}%p{random.randrange(8)} {text}"
     return text
 
@@ -213,6 +250,8 @@ def _slot(random: Random, slot: str, num_labels: int) -> str:
         "k": "RANK",
         "C": "COORDINATES",
         "M": random.choice(["%rd2"] * 6 + ["%rd0", "%rd6", "map"]),
+        "F": random.choice(["grow", "less", "turn", "vprintf", "kernel"]),
+        "P": random.choice(["%rd0", "%rd4", "%rd6", "%rd12", "0"]),
         "s": f"[{random.choice(['%r1', '%r1', '%r2', '%r2', '%r3', '%rd3'])}+{offset}]",
         "g": f"[{random.choice(['%rd0', '%rd1', '%rd5', '%rd5', '%rd6', '%rd3'])}+{offset}]",
         "a": f"[{random.choice(['%rd0', '%rd2', '%rd3', '%rd4', '%rd5', '%rd6'])}+{offset}]",
