@@ -29,7 +29,7 @@ struct RunReport {
 std::string too_long(const MachineConfig& config);
 
 // What kernels print is kept until the run ends.
-inline constexpr std::size_t kMaxPrintedBytes = std::size_t{1} << 26;
+inline constexpr std::size_t kMaxPrintedBytes = std::size_t{1} << 24;
 std::string too_much_printed();
 
 // The clusters of a launch from one number to another, to be started one after the other.

@@ -74,7 +74,7 @@ _FINDINGS = {
     "null": ("mov.u64 %rd1, 0; atom.add.u32 %r1, [%rd1], 1;", "out of bounds: .* at 0x0: "),
     "a special register": (
         "mov.u32 %r1, %reserved_smem_offset_begin;",
-        r"^line \d+: %reserved_smem_offset_begin: the simulator does not know this special register",
+        r"^line \d+: %reserved_smem_offset_begin: the simulator does not know this",
     ),
 }
 
