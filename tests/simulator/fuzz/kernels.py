@@ -7,7 +7,8 @@ _HEAD = """.version 8.7
 .target sm_90a
 .address_size 64
 .global .align 16 .b8 table[64];
-.global .align 1 .b8 format[24] = {65, 37, 100, 37, 42, 120, 37, 46, 51, 102, 37, 115, 37, 108, 117};
+.global .align 1 .b8 format[24] =
+{65, 37, 100, 37, 42, 120, 37, 46, 51, 102, 37, 115, 37, 108, 117};
 .const .align 8 .u64 numbers[2] = {1, 2};
 .extern .func (.param .b32 r) vprintf (.param .b64 f, .param .b64 a);
 .extern .func __assertfail (.param .b64 t, .param .b64 f, .param .b32 l, .param .b64 n,
@@ -70,7 +71,8 @@ _SHAPES = """SHAPE: .callprototype (.reg .b64 _) _ (.reg .b64 _, .reg .b32 _);
 OTHER: .callprototype _ (.reg .b64 _, .reg .b64 _, .reg .b64 _);"""
 
 # A brace is a slot: r a 32-bit register, l a 64-bit one, f d h q p others, i a number, s a shared
-# address, g a global one, a a generic one, F a function, P a format, L a label, m a mask of lanes, t n and w parts of names.
+# address, g a global one, a a generic one, F a function, P a format, L a label, m a mask of lanes,
+# t n and w parts of names.
 _STATEMENTS = """
 add.{t} {r}, {r}, {i};|sub.u64 {l}, {l}, {i};|mul.lo.s32 {r}, {r}, {r};|mul.wide.u32 {l}, {r}, {i};
 mul.hi.u64 {l}, {l}, {l};|mad.lo.u32 {r}, {r}, {i}, {r};|div.s32 {r}, {r}, {r};|div.u64 {l}, {l}, {i};
