@@ -149,7 +149,7 @@ void SharedHistory::enter_taken(std::uint32_t number, Epoch epoch, const Clock& 
   }
   granule.has_more = true;
   std::vector<Epoch>& more = more_taken_[number];
-  std::erase_if(more, [&](Epoch old) { return seen.knows(old); });
+  std::erase_if(more, [&](Epoch old) { return old.agent() == epoch.agent() || seen.knows(old); });
   more.push_back(epoch);
 }
 
