@@ -19,7 +19,7 @@ def test_random_kernels(seed: int) -> None:
     # Kernels of this kind come to their end, or do one of many things that none may do.
     assert ended["ran"] > 20
     for hazard in ("out of bounds", "misaligned", "mbarrier misuse", "data race", "uninitialised"):
-        assert ended[hazard] > 10, (hazard, ended)
+        assert ended[hazard] > 5, (hazard, ended)
     assert ended["endless"] > 5
     assert ended["UnsupportedError"] < 160, "most random kernels must be ones that can run"
 
