@@ -29,16 +29,17 @@ def test_a_call_by_address_of_what_no_function_takes() -> None:
         run(body, [own], module=".func none() { ret; }")
 
 
-def test_arguments_that_lie_far_apart() -> None:
-    """The place where they are handed over has room for them."""
+def test_arguments_of_a_wide_alignment() -> None:
+    """They lie on no variable of a function that hands them on."""
     result = torch.zeros(2, dtype=torch.int64)
-    module = """.func (.param .b64 o) far (.param .align 4096 .b64 x, .param .align 32768 .b64 y) {
-    .reg .b64 %a, %b; ld.param.b64 %a, [x]; ld.param.b64 %b, [y]; mad.lo.s64 %a, %b, 10, %a;
-    st.param.b64 [o], %a; ret; }"""
-    body = """.local .align 8 .b8 own[8]; st.local.u64 [own], 99; call (%rd1), far, (3, 4);
-    st.global.u64 [%rd0], %rd1; ld.local.u64 %rd1, [own]; st.global.u64 [%rd0+8], %rd1;"""
+    module = """.func (.reg .b64 %o) last (.param .align 32768 .b64 y) { ld.param.b64 %o, [y]; ret; }
+    .func (.reg .b64 %o, .reg .b64 %k) first (.reg .b64 %x) { .local .align 32768 .b64 kept;
+    st.local.u64 [kept], 99; call (%o), last, (%x); ld.local.u64 %k, [kept]; ret; }"""
+    body = """.local .b64 own; mov.u64 %rd1, 4;
+    call (%rd2, %rd3), first, (%rd1);
+    st.global.u64 [%rd0], %rd2; st.global.u64 [%rd0+8], %rd3;"""
     run(body, [result], module=module, block=1)
-    assert result.tolist() == [43, 99]
+    assert result.tolist() == [4, 99]
 
 
 @pytest.mark.parametrize("align", [0, 3, -8, 2**62, 2**21])
