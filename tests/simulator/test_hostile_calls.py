@@ -32,7 +32,8 @@ def test_a_call_by_address_of_what_no_function_takes() -> None:
 def test_arguments_of_a_wide_alignment() -> None:
     """They lie on no variable of a function that hands them on."""
     result = torch.zeros(2, dtype=torch.int64)
-    module = """.func (.reg .b64 %o) last (.param .align 32768 .b64 y) { ld.param.b64 %o, [y]; ret; }
+    module = """.func (.reg .b64 %o) last (.param .align 32768 .b64 y) {
+    ld.param.b64 %o, [y]; ret; }
     .func (.reg .b64 %o, .reg .b64 %k) first (.reg .b64 %x) { .local .align 32768 .b64 kept;
     st.local.u64 [kept], 99; call (%o), last, (%x); ld.local.u64 %k, [kept]; ret; }"""
     body = """.local .b64 own; mov.u64 %rd1, 4;
