@@ -5,20 +5,18 @@ bit. NaN lies around whatever is read or written, and in all rows that are paddi
 """
 
 import itertools
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 import csrc
-from csrc import compile_kernel
-from csrc.compiler import SOURCES
 from csrc.kernels import KERNELS
 from deepgemm import bf16_kernels
 from deepgemm.bf16_kernels import expression, gemm
 from deepgemm.plan import Grouping, Output, Problem, Share
 from deepgemm.plan_bf16 import Bf16Tiles, Major, plan
+from tests.mutations import changed, launch_instead, text_of
 
 pytestmark = pytest.mark.compile
 
@@ -323,25 +321,16 @@ def test_any_order_of_events_gives_the_same(tiles: Bf16Tiles, grouping: Grouping
         ("full.arrive_and_expect(C::kStageBytes)", "full.arrive_and_expect(128)", "deadlock: "),
         ("rank, tile.first_k + k, tile.row", "rank, k, tile.row", "numbers"),
         ("kElementBytes : kPanelRows * kElementBytes", "kElementBytes : kElementBytes", "numbers"),
-        ("tile.row + first_row<C>", "tile.row + 64 + first_row<C>", "numbers"),
+        ("P::kColumns, tile.row + first", "P::kColumns, tile.row + 64 + first", "numbers"),
     ],
     ids=["wait", "fence", "store-wait", "bytes", "first-k", "descriptor-step", "row"],
 )
 def test_a_broken_kernel_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, replacement: str, found: str
+    monkeypatch: pytest.MonkeyPatch, text: str, replacement: str, found: str
 ) -> None:
     """The clean twin of each is above: the same call with the kernel as it is."""
-    kernel = (SOURCES / "deepgemm/bf16_gemm_sm90.cuh").read_text()
-    assert kernel.count(text) >= 1
-    (tmp_path / "deepgemm").mkdir()
-    (tmp_path / "deepgemm/bf16_gemm_sm90.cuh").write_text(kernel.replace(text, replacement))
-    broken = tmp_path / "bf16_gemm.cu"
-    broken.write_text((SOURCES / "deepgemm/bf16_gemm.cu").read_text())
-    launcher = bf16_kernels._launcher.__wrapped__
-    monkeypatch.setattr(bf16_kernels, "_launcher", launcher)
-    monkeypatch.setattr(
-        bf16_kernels, "compile_kernel", lambda _, name: compile_kernel(broken, name)
-    )
+    broken = changed(text_of("bf16_gemm"), text, replacement)
+    launch_instead(broken, "bf16_gemm", bf16_kernels, monkeypatch)
     tiles, ks = tiling(128, 64, "nothing", ("mn", "mn")), [128, 384]
     a, b = integers(264, 512, major="mn"), integers(136, 512, major="mn")
     d = poisoned(2, 264, 136)

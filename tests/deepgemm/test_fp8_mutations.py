@@ -1,15 +1,14 @@
 """Planted bugs in the FP8 kernels: each is found by its name, or by the numbers."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 
 import csrc
-from csrc.compiler import SOURCES, compile_kernel
 from deepgemm import fp8_kernels
 from deepgemm.plan import Config, FewTokens, Tiles
+from tests.mutations import changed, launch_instead, text_of
 from tests.oracles import fp8_gemm as oracle
 
 pytestmark = pytest.mark.compile
@@ -87,20 +86,9 @@ SMALL = {
 }
 
 
-def broken(
-    name: str, text: str, replacement: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Lets launches take a copy of a kernel in which that text is replaced."""
-    header = f"deepgemm/{name}_sm90.cuh"
-    kernel = (SOURCES / header).read_text()
-    assert kernel.count(text) == 1, text
-    (folder / "deepgemm").mkdir()
-    (folder / header).write_text(kernel.replace(text, replacement))
-    entry = folder / f"{name}.cu"
-    entry.write_text((SOURCES / f"deepgemm/{name}.cu").read_text())
-    for maker in ("_launcher", "_accumulate_launcher"):
-        monkeypatch.setattr(fp8_kernels, maker, getattr(fp8_kernels, maker).__wrapped__)
-    monkeypatch.setattr(fp8_kernels, "compile_kernel", lambda _, what: compile_kernel(entry, what))
+def broken(kernel: str, text: str, replacement: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets launches take a kernel in which that text is replaced."""
+    launch_instead(changed(text_of(kernel), text, replacement), kernel, fp8_kernels, monkeypatch)
 
 
 def product(config: Config, m: int, n: int, k: int, num_sms: int) -> Callable[[int], bool]:
@@ -142,33 +130,26 @@ def test_the_kernels_as_they_are(problem: tuple[Config, int, int, int, int]) -> 
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_tiles(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text, replacement, found = LARGE[name]
-    broken("fp8_gemm", text, replacement, tmp_path, monkeypatch)
+    broken("fp8_gemm", text, replacement, monkeypatch)
     assert_found(product(*DENSE), found)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_few_tokens(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_tokens(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text, replacement, found = SMALL[name]
-    broken("fp8_small_m", text, replacement, tmp_path, monkeypatch)
+    broken("fp8_small_m", text, replacement, monkeypatch)
     assert_found(product(*TOKENS), found)
 
 
-def test_sums_whose_scales_are_read_too_late(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sums_whose_scales_are_read_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage that is released before its scales are read."""
     release = "    fp8_gemm::release<C>(storage, at);\n"
-    text = f"    __syncwarp();  // all lanes have read the scales\n{release}"
+    late = f"    __syncwarp();  // all lanes have read the scales\n{release}"
     wait = "    storage.full[at.stage].wait(at.phase);\n"
-    header = (SOURCES / "deepgemm/fp8_accumulate_sm90.cuh").read_text()
-    assert header.count(text) == header.count(wait) == 1
-    broken("fp8_accumulate", text, "", tmp_path, monkeypatch)
-    early = header.replace(text, "").replace(
-        wait, f"{wait}    fp8_gemm::release<C>(storage, at);\n"
-    )
-    (tmp_path / "deepgemm/fp8_accumulate_sm90.cuh").write_text(early)
+    text = changed(changed(text_of("fp8_accumulate"), late, ""), wait, wait + release)
+    launch_instead(text, "fp8_accumulate", fp8_kernels, monkeypatch)
     m, n, k = 264, 136, 912
     a = torch.randn(m, k).to(E4M3), torch.ones(m, 8)
     b = torch.randn(n, k).to(E4M3), torch.ones(n, 8)

@@ -7,15 +7,14 @@ passes. A mistake that breaks no rule shows in the product alone.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor
 
-from csrc.compiler import SOURCES, compile_kernel
 from csrc.tensor_map import TensorMap
 from deepgemm import bf16_kernels
+from tests.mutations import changed, launch_instead, text_of
 from tests.simulator.test_pilot import gemm, is_product, operands
 
 pytestmark = pytest.mark.compile
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.compile
 _SEEDS = range(4)
 _SMS = 2
 _M, _N, _K = 256, 200, 520  # two tiles for each CTA, more steps in k than stages
-_HEADER, _ENTRY = "bf16_gemm_sm90.cuh", "bf16_gemm.cu"
+_KERNEL = "bf16_gemm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,36 +180,23 @@ def _report(seed: int, k: int = _K) -> str:
     return "" if is_product(d, a, b) else "wrong product"
 
 
-def _use(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets launches take a kernel of that text."""
-    (folder / "deepgemm").mkdir()
-    (folder / "deepgemm" / _HEADER).write_text(text)
-    (folder / _ENTRY).write_text((SOURCES / "deepgemm" / _ENTRY).read_text())
-    monkeypatch.setattr(bf16_kernels, "_launcher", bf16_kernels._launcher.__wrapped__)
-    monkeypatch.setattr(
-        bf16_kernels, "compile_kernel", lambda _, what: compile_kernel(folder / _ENTRY, what)
-    )
-
-
 def _line(text: str, part: str) -> int:
     assert text.count(part) == 1, part
     return text[: text.index(part)].count("\n") + 1
 
 
 @pytest.mark.parametrize("name", _MUTATIONS)
-def test_mutation_is_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutation_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mutation = _MUTATIONS[name]
-    text = (SOURCES / "deepgemm" / _HEADER).read_text()
-    assert text.count(mutation.old) == 1
-    text = text.replace(mutation.old, mutation.new)
-    _use(text, tmp_path, monkeypatch)
+    text = changed(text_of(_KERNEL), mutation.old, mutation.new)
+    launch_instead(text, _KERNEL, bf16_kernels, monkeypatch)
     for seed in _SEEDS:
         report = _report(seed, mutation.k)
         finding = report.partition(":")[0]
         assert finding in mutation.finding.split("|"), f"seed {seed}: {report}"
         assert mutation.detail in report, report
         for part in mutation.lines:
-            place = f"{_HEADER}:{_line(text, part)}"
+            place = f"{_KERNEL}.cu:{_line(text, part)}"
             assert re.search(re.escape(place) + r"\b", report), f"{place}: {report}"
 
 
