@@ -43,7 +43,7 @@ void Knowledge::release_maps() {
   own.maps.learn(own.seen);
   for (auto& [cluster, known] : others) {
     known = std::make_shared<const ClusterClocks>(
-        ClusterClocks{known->seen, known->fenced, known->seen});
+        ClusterClocks{known->seen, known->fenced, known->yielded, known->seen});
   }
 }
 

@@ -44,6 +44,15 @@ void each_page(std::uint64_t address, std::uint64_t num_bytes, Each each) {
   }
 }
 
+// What would order an access behind an earlier one, for messages.
+std::string what_would(Epoch earlier, const std::string& did, const Access& by) {
+  if (earlier.strong() && by.epoch.strong()) {
+    return "(both are atomic, in a scope that does not have both threads)";
+  }
+  return "(a release after the " + did +
+         ", an acquire before this, both in a scope that has both threads)";
+}
+
 std::uint64_t address_of(std::uint64_t page, int word) {
   return page * GlobalHistory::kPageBytes + static_cast<std::uint64_t>(word) * 4;
 }
@@ -79,22 +88,20 @@ bool GlobalHistory::is_ordered(std::uint32_t cluster, Epoch earlier, const Acces
   return found != knowledge.others.end() && found->second->seen.knows(earlier);
 }
 
-// Whether two strong accesses are atomic to one another.
-bool GlobalHistory::is_in_scope(const Writers& page, int word, const Access& by) const {
-  const Cluster& mine = by.warp->cta().cluster();
-  const MemoryScope scope = std::min(page.scopes[word], by.scope);
-  const std::uint32_t cluster = page.clusters[word];
+bool GlobalHistory::are_atomic(Epoch earlier, std::uint32_t cluster, MemoryScope scope,
+                               const Access& by) {
+  if (!earlier.strong() || !by.epoch.strong()) return false;
+  Cluster& mine = by.warp->cta().cluster();
+  scope = std::min(scope, by.scope);
   if (scope >= MemoryScope::kCluster && cluster == mine.id()) return true;
-  const World& world = by.warp->cta().cluster().world();
-  return reaches(scope, world.position(cluster, page.writes[word].agent()), by.warp->position());
+  return reaches(scope, mine.world().position(cluster, earlier.agent()), by.warp->position());
 }
 
 void GlobalHistory::check_write(const Writers& page, int word, unsigned bytes, bool writes,
                                 bool asynchronous, const Access& by, std::uint64_t address) {
   const Epoch earlier = page.writes[word];
   if (earlier.none() || !(earlier.bytes() & bytes)) return;
-  const bool both_strong = earlier.strong() && by.epoch.strong();
-  if (both_strong && is_in_scope(page, word, by)) return;
+  if (are_atomic(earlier, page.clusters[word], page.scopes[word], by)) return;
   Cluster& mine = by.warp->cta().cluster();
   World& world = mine.world();
   const std::uint32_t cluster = page.clusters[word];
@@ -116,10 +123,7 @@ void GlobalHistory::check_write(const Writers& page, int word, unsigned bytes, b
                       " wrote, and no fence.proxy.async is in between");
   }
   throw HazardError("data race: " + me + ", where " + other +
-                    " wrote, and nothing orders the two " +
-                    (both_strong ? "(both are atomic, in a scope that does not have both threads)"
-                                 : "(a release after the write, an acquire before this, both in a "
-                                   "scope that has both threads)"));
+                    " wrote, and nothing orders the two " + what_would(earlier, "write", by));
 }
 
 void GlobalHistory::check_writes(const Writes& page, int word, unsigned bytes, bool writes,
@@ -150,17 +154,23 @@ void GlobalHistory::check_reads(Reads& page, int granule, std::uint32_t bytes, c
                                 std::uint64_t address) {
   for (Reader& reader : page.readers[granule]) {
     if (!(reader.bytes & bytes)) continue;
-    if (!(reader.epoch.strong() && by.epoch.strong()) &&
+    if (!are_atomic(reader.epoch, reader.cluster, static_cast<MemoryScope>(reader.scope), by) &&
         !is_ordered(reader.cluster, reader.epoch, by)) {
-      throw HazardError("data race: " + who(*by.warp, by.lane) + " writes global " + hex(address) +
-                        ", where " +
-                        by.warp->cta().cluster().world().describe(reader.cluster, reader.epoch) +
-                        " read, and nothing orders the two (a release after the read, an acquire "
-                        "before this)");
+      throw HazardError(
+          "data race: " + who(*by.warp, by.lane) + " writes global " + hex(address) + ", where " +
+          by.warp->cta().cluster().world().describe(reader.cluster, reader.epoch) +
+          " read, and nothing orders the two " + what_would(reader.epoch, "read", by));
     }
     // Whoever knows of this write knows of the read. An atomic one is not waited for, though.
     if (!by.epoch.strong()) reader.bytes &= ~bytes;
   }
+}
+
+GlobalHistory::Reader GlobalHistory::reader(Epoch epoch, std::uint32_t bytes, const Access& by) {
+  Reader made{epoch, bytes};
+  made.cluster = by.warp->cta().cluster().id();
+  made.scope = static_cast<std::uint32_t>(by.scope);
+  return made;
 }
 
 void GlobalHistory::enter_read(Reads& page, int granule, std::uint32_t bytes, const Access& by) {
@@ -169,19 +179,22 @@ void GlobalHistory::enter_read(Reads& page, int granule, std::uint32_t bytes, co
   const Epoch epoch = by.epoch.with_lane(Epoch::kSeveral);
   auto& [last, before] = page.readers[granule];
   const bool is_own = last.cluster == cluster && last.epoch.agent() == epoch.agent() &&
-                      last.epoch.strong() == epoch.strong();
+                      last.epoch.strong() == epoch.strong() &&
+                      last.scope == static_cast<std::uint32_t>(by.scope);
   if (is_own && (last.epoch.time() == epoch.time() || !(last.bytes & ~bytes))) {
-    last = {epoch, cluster, last.bytes | bytes};
+    last = reader(epoch, last.bytes | bytes, by);
     return;
   }
   // Whoever knows of the new one knows of all that it knows; else the older one stays, too.
   const auto replaces = [&](const Reader& reader) {
-    return !(reader.bytes & ~bytes) && (reader.epoch.strong() || !epoch.strong()) &&
+    return !(reader.bytes & ~bytes) &&
+           (!epoch.strong() ||
+            (reader.epoch.strong() && reader.scope >= static_cast<std::uint32_t>(by.scope))) &&
            is_ordered(reader.cluster, reader.epoch, by);
   };
   if (before.bytes != 0 && replaces(before)) before.bytes = 0;
   if (last.bytes != 0 && !replaces(last)) before = last;
-  last = {epoch, cluster, bytes};
+  last = reader(epoch, bytes, by);
 }
 
 void GlobalHistory::read(std::uint64_t address, std::uint64_t num_bytes, bool asynchronous,

@@ -49,9 +49,11 @@ class GlobalHistory {
   };
   struct Reader {
     Epoch epoch;
-    std::uint32_t cluster = 0;
     std::uint32_t bytes = 0;  // of the granule; 0: nobody
+    std::uint32_t cluster : 30 = 0;
+    std::uint32_t scope : 2 = 0;  // a MemoryScope, if it is strong
   };
+  static_assert(sizeof(Reader) == 16, "pages of readers are most of the history");
   struct Reads {
     std::array<std::array<Reader, 2>, kGranules> readers;
     std::array<std::uint32_t, kGranules> bytes;  // that anybody has read
@@ -78,7 +80,9 @@ class GlobalHistory {
 
   // Whether the access may follow what another cluster or warp did.
   bool is_ordered(std::uint32_t cluster, Epoch earlier, const Access& by) const;
-  bool is_in_scope(const Writers& page, int word, const Access& by) const;
+  static Reader reader(Epoch epoch, std::uint32_t bytes, const Access& by);
+  // Whether two accesses are atomic to one another.
+  static bool are_atomic(Epoch earlier, std::uint32_t cluster, MemoryScope scope, const Access& by);
   void check_write(const Writers& page, int word, unsigned bytes, bool writes, bool asynchronous,
                    const Access& by, std::uint64_t address);
   void check_writes(const Writes& page, int word, unsigned bytes, bool writes, bool asynchronous,

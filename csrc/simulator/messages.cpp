@@ -24,17 +24,6 @@ void with_messages(Warp& warp, const MemoryStep& step, std::uint64_t address, Wi
   }
 }
 
-// Who knows of a warp's time knows all that the warp knew then.
-bool knows(const Knowledge& mine, std::uint32_t my_cluster, const Message& message) {
-  const ClusterClocks* clocks = &mine.own;
-  if (message.from.cluster != my_cluster) {
-    const auto found = mine.others.find(message.from.cluster);
-    if (found == mine.others.end()) return false;
-    clocks = found->second.get();
-  }
-  return clocks->seen.of(message.agent) >= message.time;
-}
-
 }  // namespace
 
 bool reaches(MemoryScope scope, const Position& one, const Position& other) {
@@ -57,6 +46,17 @@ void enter(Messages& messages, Message message) {
            old.scope == message.scope;
   });
   messages.push_back(std::move(message));
+}
+
+// Who knows of a warp's time knows all that the warp knew then.
+bool knows(const Knowledge& mine, std::uint32_t my_cluster, const Message& message) {
+  const ClusterClocks* clocks = &mine.own;
+  if (message.from.cluster != my_cluster) {
+    const auto found = mine.others.find(message.from.cluster);
+    if (found == mine.others.end()) return false;
+    clocks = found->second.get();
+  }
+  return clocks->seen.of(message.agent) >= message.time;
 }
 
 void learn(Knowledge& mine, std::uint32_t my_cluster, const Message& message) {
@@ -90,7 +90,7 @@ void acquire(Warp& warp, const MemoryStep& step, std::uint64_t address, int lane
       if (!reaches(scope, message.from, here)) continue;
       if (step.order == Order::kAcquire || step.order == Order::kAcquireRelease) {
         warp.learn(message, Mask{1} << lane);
-      } else if (!knows(warp.knowledge, here.cluster, message)) {
+      } else if (!warp.knows(message, lane)) {
         Message kept = message;
         kept.scope = scope;
         enter(warp.fence_acquires, std::move(kept));

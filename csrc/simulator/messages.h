@@ -41,7 +41,8 @@ using Messages = std::vector<Message>;
 // Enters a message in place of an older one of the same warp and scope.
 void enter(Messages& messages, Message message);
 
-// Takes in what a message tells.
+// Whether a message tells nothing new; takes in what it tells.
+bool knows(const Knowledge& mine, std::uint32_t my_cluster, const Message& message);
 void learn(Knowledge& mine, std::uint32_t my_cluster, const Message& message);
 
 // Whether an access hands on what its thread knows.

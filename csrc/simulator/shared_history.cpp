@@ -86,9 +86,11 @@ void SharedHistory::write(std::uint32_t offset, int num_bytes, const Access& by)
     const auto races = [&](Epoch other) {
       return (other.bytes() & bytes) && !(other.strong() && epoch.strong()) && !by.knows(other);
     };
-    // What lanes write to one place at once is of one of them: CUDA promises that much.
+    // What lanes write to one place at once is of one of them: CUDA promises that much. Of what an
+    // mbarrier counts, threads of several warps may be at one instruction.
+    const bool is_by_warp = epoch.agent() == by.warp->agent();
     const auto check = [&](Epoch other, bool wrote) {
-      if (wrote && epoch.is_of_one_instruction(other)) return;
+      if (wrote && is_by_warp && epoch.is_of_one_instruction(other)) return;
       if (races(other)) conflict(other, wrote, word * 4, What::kWrite, by);
     };
     check(words_[word].write, true);
@@ -219,11 +221,15 @@ void SharedHistory::fill(std::uint32_t offset, std::uint32_t num_bytes,
 void SharedHistory::accumulate(std::uint32_t offset, std::uint32_t num_bytes, const Access& by) {
   const Knowledge& knowledge = by.warp->knowledge;
   for (std::uint32_t word = offset / 4; word * 4 < offset + num_bytes; ++word) {
-    const Epoch write = words_.empty() ? Epoch() : words_[word].write;
-    if (cta_.cluster().agents[write.agent()].kind != Agents::Kind::kWarp) continue;
-    if (knowledge.own.seen.knows(write) && !knowledge.own.fenced.knows(write)) {
-      conflict(write, true, word * 4, What::kFill, by);
-    }
+    const auto check = [&](Epoch earlier, const Clock& fenced, bool wrote) {
+      if (cta_.cluster().agents[earlier.agent()].kind != Agents::Kind::kWarp) return;
+      if (by.knows(earlier) && !fenced.knows(earlier)) {
+        conflict(earlier, wrote, word * 4, What::kFill, by);
+      }
+    };
+    if (words_.empty()) break;
+    check(words_[word].write, knowledge.own.fenced, true);
+    check(words_[word].read, knowledge.own.yielded, false);
   }
   modify(offset, static_cast<int>(num_bytes), by);
 }

@@ -55,16 +55,21 @@ void Warp::learn(const Knowledge& other, Mask lanes) {
   know_since(other.own.seen.of(agent_) + 1, lanes);
 }
 
-void Warp::learn(const Message& message, Mask lanes) {
+// Up to which of the warp's own times a message tells of all its lanes.
+std::uint32_t Warp::told_by(const Message& message) const {
   const std::uint32_t mine = cta_.cluster().id();
-  simulator::learn(knowledge, mine, message);
-  const ClusterClocks* known = &message.knowledge->own;
-  if (message.from.cluster != mine) {
-    const auto found = message.knowledge->others.find(mine);
-    if (found == message.knowledge->others.end()) return;
-    known = found->second.get();
-  }
-  know_since(known->seen.of(agent_) + 1, lanes);
+  if (message.from.cluster == mine) return message.knowledge->own.seen.of(agent_);
+  const auto found = message.knowledge->others.find(mine);
+  return found == message.knowledge->others.end() ? 0 : found->second->seen.of(agent_);
+}
+
+bool Warp::knows(const Message& message, int lane) const {
+  return simulator::knows(knowledge, cta_.cluster().id(), message) && told_by(message) < met_[lane];
+}
+
+void Warp::learn(const Message& message, Mask lanes) {
+  simulator::learn(knowledge, cta_.cluster().id(), message);
+  know_since(told_by(message) + 1, lanes);
 }
 
 void Warp::meet(Mask lanes) {

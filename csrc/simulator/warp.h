@@ -125,6 +125,7 @@ class Warp {
            (epoch.agent() != agent_ || epoch.lane() == static_cast<unsigned>(lane) ||
             epoch.time() < met_[lane]);
   }
+  bool knows(const Message& message, int lane) const;
   void learn(const Knowledge& other, Mask lanes);
   void learn(const Message& message, Mask lanes);
   void meet(Mask lanes);
@@ -156,6 +157,7 @@ class Warp {
 
  private:
   void know_since(std::uint32_t time, Mask lanes);
+  std::uint32_t told_by(const Message& message) const;
   bool pick();
   template <class Change>
   void depart(Mask lanes, Change change);

@@ -241,6 +241,13 @@ _FINDINGS = {
         },
         r"missing proxy fence: .* fills shared address \d+ of CTA rank 1",
     ),
+    "bulk: the target is read behind the fence": (
+        {
+            "send": f"@%p1 {_BULK}.add.u64 [%r8], [%r3], 256, [%r7];",
+            "fence": f"{_PROXY} ld.shared.u64 %rd14, [%r4];",
+        },
+        r"missing proxy fence: .* fills shared address \d+ of CTA rank 1.* read at ld.shared",
+    ),
     "bulk: not a multiple of 16": (
         {"send": f"@%p1 {_BULK}.add.u64 [%r8], [%r3], 24, [%r7];", "fence": _PROXY},
         "misaligned: .* copies 24 bytes",
@@ -256,6 +263,12 @@ def test_what_no_kernel_may_send(name: str) -> None:
         with pytest.raises(RuntimeError) as raised:
             _exchange(before=_words(0), values=_words(1), **given)  # type: ignore[arg-type]
         assert re.match(message, str(raised.value)), str(raised.value)
+
+
+def test_two_ctas_that_send_to_one_place_race() -> None:
+    for seed in range(20):
+        with pytest.raises(RuntimeError, match=r"overwrite in flight: .* st\.async"):
+            _exchange(_ONE, 512, _words(0), _words(1), cluster=3, seed=seed)
 
 
 def test_the_twin_of_all_these_is_clean() -> None:

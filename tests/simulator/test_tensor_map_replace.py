@@ -265,6 +265,11 @@ def test_another_cta_uses_a_map() -> None:
             _handed_over("relaxed", "", seed)
 
 
+def test_a_release_of_other_maps_keeps_what_others_released() -> None:
+    for seed in range(20):
+        _handed_over("acquire", _RELEASE + _ACQUIRE, seed)
+
+
 @pytest.mark.parametrize("acquire", [_ACQUIRE, ""])
 def test_a_later_launch_needs_the_acquire_alone(acquire: str) -> None:
     made, rows, found = _rows()
