@@ -62,10 +62,7 @@ def test_a_witness_gives_the_same_numbers(
     name: str, machine: str, cache: str, gpu_process: GpuProcess, record_property: Record
 ) -> None:
     witness = WITNESSES[name](0)
-    try:
-        here = run_witness(name, "cpu", cache)
-    except NotImplementedError as problem:
-        pytest.skip(f"the simulator cannot run it yet: {problem}")
+    here = run_witness(name, "cpu", cache)
     if machine == "silicon":
         there = gpu_process.call(_TIMEOUT_S, run_witness, name, "cuda", cache)
     else:
