@@ -27,10 +27,16 @@ LAYERS = {
     "dualpipe": {"torch"},
     "eplb": {"torch", "numpy", "matplotlib"},
     "threefs": {"fsspec", "pyarrow", "numpy", "torch"},
-    "smallpond": {"duckdb", "pyarrow", "ray", "fsspec", "numpy"},
+    "smallpond": {
+        *("duckdb", "pyarrow", "numpy", "fsspec", "cloudpickle", "ray"),
+        *("pandas", "polars", "torch", "rich", "deltalake", "pyiceberg", "graphviz"),
+    },
 }
 # Slow to import, or behind an extra: a package imports them in the function that needs them.
-HEAVY = {"ray", "duckdb", "triton", "matplotlib", "rich"}
+HEAVY = {
+    *("ray", "duckdb", "triton", "matplotlib", "rich"),
+    *("pandas", "polars", "deltalake", "pyiceberg", "graphviz"),
+}
 
 EMPTY_NAMES = {"utils", "common", "misc", "helpers"}
 ORIGINAL_NAMES = {"dualpipe/utils.py"}  # the import path that users of the original have

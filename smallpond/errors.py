@@ -1,0 +1,35 @@
+"""What can go wrong, by what the caller can do about it."""
+
+from __future__ import annotations
+
+
+class SmallpondError(Exception):
+    """Anything that smallpond raises of its own."""
+
+
+class PlanError(SmallpondError, ValueError):
+    """A mistake in an argument or a query, found before anything ran."""
+
+
+class OutOfMemory(SmallpondError, MemoryError):
+    """A task needed more memory than it was given, with every remedy tried."""
+
+
+class InjectedFault(SmallpondError):
+    """A fault that a test asked for."""
+
+
+class NonzeroExitCode(SmallpondError):
+    """A worker process ended on its own."""
+
+
+class CorruptedData(SmallpondError):
+    """A hand-off file is not what its manifest says."""
+
+
+class TaskError(SmallpondError):
+    """A task failed for good; the message says which operation, on which partition, and why."""
+
+
+class StallError(SmallpondError):
+    """Tasks wait for what cannot come; the message names them."""
