@@ -11,19 +11,19 @@ class PlanError(SmallpondError, ValueError):
     """A mistake in an argument or a query, found before anything ran."""
 
 
-class OutOfMemory(SmallpondError, MemoryError):
+class OutOfMemory(SmallpondError, MemoryError):  # noqa: N818 (the original's name)
     """A task needed more memory than it was given, with every remedy tried."""
 
 
-class InjectedFault(SmallpondError):
+class InjectedFault(SmallpondError):  # noqa: N818 (the original's name)
     """A fault that a test asked for."""
 
 
-class NonzeroExitCode(SmallpondError):
+class NonzeroExitCode(SmallpondError):  # noqa: N818 (the original's name)
     """A worker process ended on its own."""
 
 
-class CorruptedData(SmallpondError):
+class CorruptedDataError(SmallpondError):
     """A hand-off file is not what its manifest says."""
 
 
