@@ -1,0 +1,173 @@
+"""What a session is told by arguments and environment; the environment wins, as in the original."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from smallpond.errors import PlanError
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS |= {f"{unit}i": 1024**power for unit, power in zip("kmgt", range(1, 5), strict=True)}
+
+
+def parse_bytes(value: int | str, argument: str) -> int:
+    """A size in bytes from 4_000_000_000, "4GB", "512 MiB".
+
+    Raises:
+        PlanError: it is none.
+    """
+    if isinstance(value, int):
+        size = value
+    else:
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", value.lower())
+        if match is None or match[2] not in _UNITS:
+            raise PlanError(f"{argument}: a size such as '4GB' or '512MiB' expected, got {value!r}")
+        size = int(float(match[1]) * _UNITS[match[2]])
+    if size <= 0:
+        raise PlanError(f"{argument} must be positive, got {value!r}")
+    return size
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a session is made from.
+
+    Attributes:
+        data_root: folder or address under which jobs have their folders.
+        num_executors: of Ray workers to start; 0 for this machine alone.
+        executor: "embedded" or "ray".
+        memory_bytes, cpus: what tasks on this machine may use; None for what there is.
+        named: whether the job was given an id, so that an earlier run of it may be taken up.
+    """
+
+    job_id: str
+    job_time: datetime
+    data_root: str
+    num_executors: int = 0
+    ray_address: str | None = None
+    bind_numa_node: bool = False
+    memory_allocator: str = "system"
+    platform: str | None = None
+    remove_output_root: bool = True
+    executor: str = "embedded"
+    memory_bytes: int | None = None
+    cpus: int | None = None
+    progress: bool | None = None
+    speculate: bool = True
+    storage: tuple[tuple[str, Any], ...] = ()
+    fault_probability: float = 0.0
+    named: bool = False
+
+    @property
+    def job_root(self) -> str:
+        """The folder of this job."""
+        return f"{self.data_root}/{self.job_time:%Y-%m-%d-%H-%M-%S}.{self.job_id}"
+
+    @staticmethod
+    def from_args_and_env(  # noqa: PLR0913
+        *,
+        job_id: str | None = None,
+        job_time: float | str | datetime | None = None,
+        data_root: str | None = None,
+        num_executors: int | None = None,
+        ray_address: str | None = None,
+        bind_numa_node: bool | None = None,
+        memory_allocator: str | None = None,
+        platform: str | None = None,
+        remove_output_root: bool = True,
+        executor: str | None = None,
+        memory_limit: int | str | None = None,
+        cpus: int | None = None,
+        progress: bool | None = None,
+        speculative_exec: bool = True,
+        storage_options: Mapping[str, Any] | None = None,
+        fault_inject_prob: float = 0.0,
+    ) -> Config:
+        """Settles every value.
+
+        Raises:
+            PlanError: a value makes no sense; the message names where it came from.
+        """
+        env = os.environ
+        num = _number("SP_NUM_EXECUTORS", env.get("SP_NUM_EXECUTORS"), num_executors)
+        address = env.get("SP_RAY_ADDRESS", ray_address)
+        named = env.get("SP_JOBID", job_id)
+        root = _root(env.get("SP_DATA_ROOT", data_root))
+        time = _time(env.get("SP_JOB_TIME", job_time))
+        if named is not None and not re.fullmatch(r"[\w.-]+", named):
+            raise PlanError(f"job_id: letters, digits, '.', '_' and '-' expected, got {named!r}")
+        if named is not None and time is None:
+            time = _earlier_time(root, named)
+        kind = executor or ("ray" if address or num else "embedded")
+        if kind not in ("embedded", "ray"):
+            raise PlanError(f"executor must be 'embedded' or 'ray', got {executor!r}")
+        if cpus is not None and cpus < 1:
+            raise PlanError(f"cpus must be at least 1, got {cpus}")
+        return Config(
+            job_id=named or uuid.uuid4().hex,
+            job_time=time or datetime.now(UTC).replace(tzinfo=None),
+            data_root=root,
+            num_executors=num or 0,
+            ray_address=address,
+            bind_numa_node=env.get("SP_BIND_NUMA_NODE") == "1" or bool(bind_numa_node),
+            memory_allocator=env.get("SP_MEMORY_ALLOCATOR", memory_allocator) or "system",
+            platform=env.get("SP_PLATFORM", platform),
+            remove_output_root=remove_output_root,
+            executor=kind,
+            memory_bytes=None
+            if memory_limit is None
+            else parse_bytes(memory_limit, "memory_limit"),
+            cpus=cpus,
+            progress=progress,
+            speculate=speculative_exec,
+            storage=tuple(sorted((storage_options or {}).items())),
+            fault_probability=fault_inject_prob,
+            named=named is not None,
+        )
+
+
+def _number(name: str, text: str | None, argument: int | None) -> int | None:
+    if text is None:
+        return argument
+    if not text.isdigit():
+        raise PlanError(f"{name}: a whole number expected, got {text!r}")
+    return int(text)
+
+
+def _root(value: str | None) -> str:
+    if value is None:
+        return str(Path.home() / ".smallpond" / "data")
+    if "://" in value:
+        return value.rstrip("/")
+    return str(Path(value).expanduser().absolute())
+
+
+def _time(value: float | str | datetime | None) -> datetime | None:
+    """Seconds since the epoch, a text in ISO form, or a time as it is."""
+    if value is None or isinstance(value, datetime):
+        return value
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError as error:
+            raise PlanError(f"job_time: an ISO time expected, got {value!r}") from error
+    return datetime.fromtimestamp(value, UTC).replace(tzinfo=None)
+
+
+def _earlier_time(root: str, job_id: str) -> datetime | None:
+    """When the latest earlier run of the job began, if it left its folder."""
+    if "://" in root or not Path(root).is_dir():
+        return None
+    times = []
+    for folder in Path(root).glob(f"*.{job_id}"):
+        stamp = folder.name[: -len(job_id) - 1]
+        if re.fullmatch(r"\d{4}(-\d\d){5}", stamp):
+            times.append(datetime.strptime(stamp, "%Y-%m-%d-%H-%M-%S"))  # noqa: DTZ007
+    return max(times, default=None)

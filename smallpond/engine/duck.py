@@ -1,0 +1,153 @@
+"""DuckDB instances: made once, limited anew for each task, used by one task at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from smallpond.functions import Udf
+
+
+class Instance:
+    """One in-memory DuckDB with limits of its own; 15 ms to make, microseconds to use again."""
+
+    def __init__(self, temp_dir: str, time_zone: str) -> None:
+        import duckdb  # noqa: PLC0415 (import smallpond needs no DuckDB)
+
+        self.temp_dir = temp_dir
+        self._con = duckdb.connect(
+            ":memory:",
+            config={
+                "temp_directory": temp_dir,
+                "arrow_large_buffer_size": True,
+                "autoinstall_known_extensions": False,
+            },
+        )
+        self._con.execute(f"SET TimeZone = '{time_zone}'")
+        self._con.execute("SET enable_progress_bar = false")
+        self._limits: tuple[int, int] | None = None
+        self._loaded: set[str] = set()
+
+    def limit(self, cpus: int, memory_bytes: int) -> None:
+        """Sets what queries may use from now on."""
+        if self._limits != (cpus, memory_bytes):
+            self._con.execute(f"SET threads = {cpus}")
+            self._con.execute(f"SET memory_limit = '{memory_bytes}B'")
+            self._limits = (cpus, memory_bytes)
+
+    def lossless(self, on: bool) -> None:
+        """Whether results opened from now on keep DuckDB's own types (HUGEINT, UUID, ...)."""
+        self._con.execute(f"SET arrow_lossless_conversion = {on}")
+
+    def cursor(self) -> Any:
+        """A connection to this instance; queries on several of them may be open at once."""
+        return self._con.cursor()
+
+    def interrupt(self) -> None:
+        """Ends running queries with an error; may be called from any thread."""
+        self._con.interrupt()
+
+    def progress(self) -> float:
+        """How much of the running query is done, 0 to 1, or -1 if unknown."""
+        return float(self._con.query_progress()) / 100
+
+    def spilled_bytes(self) -> int:
+        """What lies in temporary files at this moment."""
+        with contextlib.suppress(OSError):
+            return sum(entry.stat().st_size for entry in os.scandir(self.temp_dir))
+        return 0
+
+    @contextlib.contextmanager
+    def functions(self, udfs: tuple[Udf, ...]) -> Iterator[None]:
+        """Registers what a query needs, for as long as the context lasts."""
+        added = []
+        try:
+            for udf in dict.fromkeys(udfs):
+                if udf.function is not None:
+                    _create(self._con, udf)
+                    added.append(udf.name)
+                elif udf.path not in self._loaded:
+                    self._load(udf)
+            yield
+        finally:
+            for name in added:
+                self._con.remove_function(name)
+
+    def _load(self, udf: Udf) -> None:
+        if udf.path.endswith(".duckdb_extension"):
+            self._con.load_extension(udf.path)
+        else:
+            from importlib.util import module_from_spec, spec_from_file_location  # noqa: PLC0415
+
+            spec = spec_from_file_location(udf.name, udf.path)
+            if spec is None or spec.loader is None:
+                raise ImportError(f"{udf.path} is not a Python module")
+            module = module_from_spec(spec)
+            spec.loader.exec_module(module)
+            module.register(self._con)
+        self._loaded.add(udf.path)
+
+    def close(self) -> None:
+        """Frees memory and temporary files."""
+        self._con.close()
+
+
+def _create(con: Any, udf: Udf) -> None:
+    from duckdb.func import PythonUDFType  # noqa: PLC0415
+
+    assert udf.function is not None  # noqa: S101 (the caller has looked)
+    con.create_function(
+        udf.name,
+        udf.function.load(),
+        list(udf.parameters) if udf.parameters is not None else None,
+        udf.returns,
+        type=PythonUDFType.ARROW if udf.arrow else PythonUDFType.NATIVE,
+    )
+
+
+class Instances:
+    """Idle instances, kept for the next task."""
+
+    def __init__(self, temp_root: str, time_zone: str) -> None:
+        self._temp_root = temp_root
+        self._time_zone = time_zone
+        self._idle: list[Instance] = []
+        self._busy: set[Instance] = set()
+        self._count = 0
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def borrow(self, cpus: int, memory_bytes: int) -> Iterator[Instance]:
+        """An instance for one task; a task that failed leaves none behind."""
+        with self._lock:
+            instance = self._idle.pop() if self._idle else None
+            if instance is None:
+                self._count += 1
+                number = self._count
+        if instance is None:
+            temp_dir = Path(self._temp_root) / f"duckdb-{os.getpid()}-{number}"
+            instance = Instance(str(temp_dir), self._time_zone)
+        with self._lock:
+            self._busy.add(instance)
+        try:
+            instance.limit(cpus, memory_bytes)
+            yield instance
+        except BaseException:
+            with self._lock:
+                self._busy.discard(instance)
+            instance.close()
+            raise
+        with self._lock:
+            self._busy.discard(instance)
+            self._idle.append(instance)
+
+    def close(self) -> None:
+        """Closes the idle ones."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for instance in idle:
+            instance.close()

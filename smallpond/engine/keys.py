@@ -1,0 +1,116 @@
+"""Which partition each row belongs to: key columns made by the query, numbers made of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from smallpond.hashing import canonical_sql, hash_columns, partition_ids
+from smallpond.plan import By, Plan
+from smallpond.split import range_ids
+from smallpond.sql import quote
+from smallpond.task import ToSplit
+
+if TYPE_CHECKING:
+    from smallpond.engine.query import Query
+    from smallpond.engine.run import Run
+
+# Types whose Arrow values sort as DuckDB sorts them, and those that a cast makes so. A cast may
+# make neighbours equal, which only puts them into the same partition.
+_SORTED = (
+    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
+    *("FLOAT", "DOUBLE", "VARCHAR", "BLOB", "DATE"),
+)
+_TO_DOUBLE = ("HUGEINT", "UHUGEINT", "BOOLEAN", "DECIMAL")
+
+
+def order_sql(expression: str, kind: str) -> str | None:
+    """An expression of a plain type in the same order, or None if there is no such."""
+    if kind in _SORTED:
+        return expression
+    if kind.startswith(_TO_DOUBLE):
+        return f"CAST({expression} AS DOUBLE)"
+    if kind.startswith("TIMESTAMP"):
+        return f"epoch_us({expression})"
+    if kind in ("TIME", "UUID"):
+        return f"CAST({expression} AS VARCHAR)"
+    if kind.startswith("ENUM("):
+        return f"enum_code({expression})"
+    return None
+
+
+class Keys:
+    """The partition of each row of a batch; called with batches that have the key columns."""
+
+    def __init__(self, running: Run, sink: ToSplit) -> None:
+        self._running = running
+        self._sink = sink
+        self._random = np.random.default_rng([sink.seed, running.attempt.task.seed])
+        self.expressions = [key.expression for key in sink.order] or list(sink.columns)
+        self.hidden: tuple[str, ...] = ()
+        self._boundaries: pa.Table | None = None
+
+    def select(self, query: Query, plan: Plan) -> str:
+        """The select list: all columns, then the keys in a form that compares simply."""
+        if not self.expressions:
+            self.expressions = [quote(name) for name in query.columns(plan)]
+        types = query.types(plan, self.expressions)
+        match self._sink.by:
+            case By.HASH:
+                keys = [canonical_sql(f"({e})", t) for e, t in zip(self.expressions, types)]
+            case By.RANGE:
+                keys = self._ordered(types)
+            case _:
+                keys = [f"CAST(({self.expressions[0]}) AS BIGINT)"]
+        self.hidden = tuple(f"__smallpond_key_{i}" for i in range(len(keys)))
+        named = [f"{key} AS {quote(name)}" for key, name in zip(keys, self.hidden, strict=True)]
+        kept = self._sink.keep_column
+        if kept is not None and self._sink.by is By.COLUMN and kept != self.expressions[0]:
+            named.insert(0, f"({self.expressions[0]}) AS {quote(kept)}")
+        return ", ".join(["*", *named])
+
+    def _ordered(self, types: list[str]) -> list[str]:
+        """The leading keys that can be cut by; the boundaries get the same form."""
+        keys = []
+        for expression, kind in zip(self.expressions, types, strict=True):
+            key = order_sql(f"({expression})", kind)
+            if key is None:
+                break
+            keys.append(key)
+        self._boundaries = self._cuts(types[: len(keys)])
+        return keys
+
+    def _cuts(self, types: list[str]) -> pa.Table:
+        """Rows that cut the sorted sample into equal pieces."""
+        assert self._sink.boundaries is not None  # noqa: S101 (the planner gives them)
+        query = self._running.query(self._sink.boundaries)
+        keys = [order_sql(f"k{i}", kind) or "NULL" for i, kind in enumerate(types)] or ["NULL"]
+        named = ", ".join(f"{key} AS c{i}" for i, key in enumerate(keys))
+        sample = query.con.sql(query.text(self._sink.boundaries, named)).to_arrow_table()
+        n = self._sink.npartitions
+        places = [sample.num_rows * i // n for i in range(1, n)] if sample.num_rows else []
+        return sample.take(places)
+
+    def __call__(self, batch: pa.RecordBatch) -> np.ndarray[Any, Any]:
+        columns = [batch.column(name) for name in self.hidden]
+        sink = self._sink
+        match sink.by:
+            case By.HASH:
+                return partition_ids(hash_columns(columns), sink.npartitions)
+            case By.RANDOM:
+                return self._random.integers(sink.npartitions, size=batch.num_rows)
+            case By.RANGE:
+                if not columns or self._boundaries is None or not self._boundaries.num_rows:
+                    return np.zeros(batch.num_rows, np.uint32)
+                order = sink.order[: len(columns)]
+                return range_ids(
+                    self._boundaries,
+                    columns,
+                    [key.descending for key in order],
+                    [key.nulls_first for key in order],
+                )
+            case _:
+                ids: np.ndarray[Any, Any] = columns[0].to_numpy(zero_copy_only=False)
+                return ids

@@ -1,0 +1,323 @@
+"""A program as one SQL query: each node a common table expression over those before it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from smallpond.errors import OutOfMemory, TaskError
+from smallpond.handoff import read_part
+from smallpond.plan import (
+    Aggregate,
+    Concat,
+    Distinct,
+    Files,
+    FileSlice,
+    Filter,
+    Format,
+    Function,
+    How,
+    Join,
+    Limit,
+    Memory,
+    Parts,
+    Plan,
+    Project,
+    Sort,
+    Sql,
+    Union,
+    Window,
+)
+from smallpond.sql import fill, literal, quote
+
+_names = itertools.count()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One common table expression.
+
+    Attributes:
+        operation: what the user called it.
+        written: the SQL that the user wrote, if any.
+        once: whether its rows can be read only once.
+    """
+
+    name: str
+    text: str
+    operation: str
+    written: str = ""
+    once: bool = False
+
+
+@dataclass
+class Query:
+    """Collects the steps of a program, and registers what they read.
+
+    Attributes:
+        con: the connection that will run it.
+        placeholders: values for ``{name}`` in users' queries.
+        stream: makes a reader of a Python function's rows.
+    """
+
+    con: Any
+    placeholders: Mapping[str, object]
+    stream: Callable[[Function], pa.RecordBatchReader]
+    steps: list[Step] = field(default_factory=list)
+    _known: dict[int, str] = field(default_factory=dict)
+
+    def text(self, plan: Plan, select: str = "*") -> str:
+        """The whole query, with other columns if so wished."""
+        return self._with(self.relation(plan), select)
+
+    def columns(self, plan: Plan) -> list[str]:
+        """The names of a node's columns."""
+        return [str(name) for name in self.bound(self.text(plan)).columns]
+
+    def types(self, plan: Plan, expressions: Sequence[str]) -> list[str]:
+        """The SQL types of expressions over a node's rows; nothing is computed.
+
+        Raises:
+            TaskError: an expression does not fit the rows.
+        """
+        text = self.text(plan, ", ".join(f"({expression})" for expression in expressions))
+        return [str(kind) for kind in self.bound(text).types]
+
+    def bound(self, text: str) -> Any:
+        """A query's relation, ready to run.
+
+        Raises:
+            TaskError: it does not fit the rows; the message says which of the user's steps.
+        """
+        import duckdb  # noqa: PLC0415
+
+        try:
+            return self.con.sql(text)
+        except duckdb.Error as error:
+            raise self.explain(error) from error
+
+    def relation(self, plan: Plan) -> str:
+        """The name under which later steps can select from a node."""
+        if id(plan) not in self._known:
+            self._known[id(plan)] = self._add(plan)
+        return self._known[id(plan)]
+
+    def close(self) -> None:
+        """Ends the query, and lets go of what was registered."""
+        self.con.close()
+
+    def _with(self, name: str, select: str = "*") -> str:
+        """Names are unique, so that `name` finds the step and nothing else."""
+        if not self.steps:
+            return f"SELECT {select} FROM {name}"
+        steps = ",\n".join(
+            f"{step.name} AS {'MATERIALIZED ' if self._read_twice(step) else ''}(\n{step.text}\n)"
+            for step in self.steps
+        )
+        return f"WITH {steps}\nSELECT {select} FROM {name}"
+
+    def _read_twice(self, step: Step) -> bool:
+        """Whether a stream is read in several places, so that DuckDB has to keep its rows."""
+        word = re.compile(rf"\b{step.name}\b")
+        return step.once and sum(len(word.findall(other.text)) for other in self.steps) > 1
+
+    def _step(self, text: str, operation: str, written: str = "", *, once: bool = False) -> str:
+        name = f"s{next(_names)}"
+        self.steps.append(Step(name, text, operation, written, once))
+        return name
+
+    def _register(self, source: object) -> str:
+        name = f"t{next(_names)}"
+        self.con.register(name, source)
+        return name
+
+    def _add(self, plan: Plan) -> str:
+        match plan:
+            case Files():
+                return self._step(scan(plan), "read", "")
+            case Memory():
+                return self._register(plan.table)
+            case Parts():
+                return self._register(table_of(plan))
+            case Function():
+                name = self._register(self.stream(plan))
+                return self._step(f"FROM {name}", plan.label, once=True)
+            case Project():
+                source = self.relation(plan.input)
+                select = fill(plan.select, self.placeholders)
+                return self._step(f"SELECT\n{select}\nFROM {source}", plan.label, select)
+            case Filter():
+                source = self.relation(plan.input)
+                condition = fill(plan.condition, self.placeholders)
+                return self._step(
+                    f"SELECT * FROM {source} WHERE (\n{condition}\n)", "filter", condition
+                )
+            case Sql():
+                sources = [self.relation(source) for source in plan.sources]
+                values = {**self.placeholders, **{str(i): s for i, s in enumerate(sources)}}
+                written = fill(plan.query.strip().rstrip(";"), values)
+                return self._step(written, plan.label, written)
+            case Concat():
+                sources = [self.relation(source) for source in plan.sources]
+                return self._step("\nUNION ALL\n".join(f"FROM {s}" for s in sources), "concat")
+            case Union():
+                sources = [self.relation(source) for source in plan.sources]
+                text = "\nUNION ALL BY NAME\n".join(f"SELECT * FROM {s}" for s in sources)
+                return self._step(text, "union")
+            case Aggregate():
+                return self._aggregate(plan)
+            case Distinct():
+                source = self.relation(plan.input)
+                on = f"ON ({', '.join(quote(name) for name in plan.on)}) " if plan.on else ""
+                return self._step(f"SELECT DISTINCT {on}* FROM {source}", "distinct")
+            case Sort():
+                source = self.relation(plan.input)
+                order = ", ".join(key.sql() for key in plan.keys)
+                return self._step(f"SELECT * FROM {source} ORDER BY\n{order}", "sort", order)
+            case Window():
+                source = self.relation(plan.input)
+                text = f"SELECT *,\n{plan.select}\nFROM {source}"
+                return self._step(text, "window", plan.select)
+            case Limit():
+                source = self.relation(plan.input)
+                return self._step(f"SELECT * FROM {source} LIMIT {plan.num_rows}", "limit")
+            case Join():
+                return self._join(plan)
+        msg = f"{type(plan).__name__} cannot be part of a task"
+        raise AssertionError(msg)
+
+    def _aggregate(self, plan: Aggregate) -> str:
+        source = self.relation(plan.input)
+        items = [*plan.keys, *plan.aggregates]
+        select = ",\n".join(f"{expression} AS {quote(name)}" for name, expression in items)
+        group = f"\nGROUP BY {', '.join(expr for _, expr in plan.keys)}" if plan.keys else ""
+        written = ", ".join(expression for _, expression in items)
+        return self._step(f"SELECT\n{select}\nFROM {source}{group}", "group_by", written)
+
+    def _join(self, plan: Join) -> str:
+        left, right = self.relation(plan.left), self.relation(plan.right)
+        if plan.how is How.CROSS:
+            return self._step(f"SELECT {plan.select}\nFROM {left} l CROSS JOIN {right} r", "join")
+        on = " AND ".join(
+            f"l.{quote(a)} = r.{quote(b)}"
+            for a, b in zip(plan.left_keys, plan.right_keys, strict=True)
+        )
+        kind = plan.how.value.upper()
+        text = f"SELECT {plan.select}\nFROM {left} l {kind} JOIN {right} r\nON {on}"
+        return self._step(text, "join", on)
+
+    def explain(self, error: Exception) -> Exception:
+        """The user's error from DuckDB's: which operation it was, and its SQL."""
+        import duckdb  # noqa: PLC0415
+
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return OutOfMemory(str(error))
+        guilty = self._first_that_does_not_bind()
+        if guilty is not None:
+            step, error = guilty
+            return TaskError(f"{step.operation}: {_relined(str(error), self, step)}{_quoted(step)}")
+        written = "".join(_quoted(step) for step in self.steps if step.written)
+        return TaskError(f"{self.steps[-1].operation if self.steps else 'read'}: {error}{written}")
+
+    def _first_that_does_not_bind(self) -> tuple[Step, Exception] | None:
+        import duckdb  # noqa: PLC0415
+
+        steps, self.steps = self.steps, []
+        try:
+            for step in steps:
+                self.steps.append(step)
+                try:
+                    self.con.sql(self._with(step.name))
+                except duckdb.Error as error:
+                    return step, error
+        finally:
+            self.steps = steps
+        return None
+
+
+def _quoted(step: Step) -> str:
+    return f"\nin {step.operation}: {step.written}" if step.written else ""
+
+
+def _relined(message: str, query: Query, step: Step) -> str:
+    """The message with line numbers of the user's own text instead of the whole query's."""
+    whole = query._with(step.name)  # noqa: SLF001 (one module)
+    if not step.written or step.written not in whole:
+        return message
+    before = whole[: whole.rindex(step.written)].count("\n")
+
+    def number(match: re.Match[str]) -> str:
+        return f"LINE {max(1, int(match[1]) - before)}:"
+
+    return re.sub(r"LINE (\d+):", number, message)
+
+
+def table_of(plan: Parts) -> pa.Table:
+    """The rows of parts as one table, memory mapped where they are local.
+
+    Raises:
+        TaskError: the parts' types do not go together.
+    """
+    tables = [read_part(part) for part in plan.parts]
+    tables = [table for table in tables if table.num_columns] or tables[:1] or [pa.table({})]
+    if all(table.schema.equals(tables[0].schema) for table in tables):
+        return pa.concat_tables(tables)
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TaskError(
+            f"partitions have different types: {error}; give the function that made them schema="
+        ) from error
+
+
+_READERS = {Format.PARQUET: "read_parquet", Format.CSV: "read_csv", Format.JSON: "read_json"}
+
+
+def scan(plan: Files) -> str:
+    """The SELECT that reads files."""
+    columns = (
+        ", ".join(quote(name) for name in (*plan.columns, *plan.generated)) if plan.columns else "*"
+    )
+    if not plan.files:
+        return _empty(plan, columns)
+    whole = [file for file in plan.files if file.begin == 0 and file.end is None]
+    if len(whole) == len(plan.files):
+        return f"SELECT {columns} FROM {_reader(plan, whole, ())}"
+    return "\nUNION ALL BY NAME\n".join(_slice(plan, file, columns) for file in plan.files)
+
+
+def _slice(plan: Files, file: FileSlice, columns: str) -> str:
+    if plan.format is not Format.PARQUET:
+        msg = f"a slice of a {plan.format.value} file cannot be read"
+        raise AssertionError(msg)
+    shown = columns
+    if columns == "*" and "file_row_number" not in plan.generated:
+        shown = "* EXCLUDE (file_row_number)"
+    end = f" AND file_row_number < {file.end}" if file.end is not None else ""
+    reader = _reader(plan, [file], (("file_row_number", "true"),))
+    return f"SELECT {shown} FROM {reader} WHERE file_row_number >= {file.begin}{end}"
+
+
+def _reader(plan: Files, files: list[FileSlice], more: tuple[tuple[str, str], ...]) -> str:
+    options = dict((*plan.options, *more))
+    for name in plan.generated:
+        options[name] = "true"
+    if plan.schema is not None:
+        types = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in plan.schema)
+        options["columns"] = f"{{{types}}}"
+    urls = ", ".join(literal(file.url) for file in files)
+    named = "".join(f", {name} = {value}" for name, value in options.items())
+    return f"{_READERS[plan.format]}([{urls}]{named})"
+
+
+def _empty(plan: Files, columns: str) -> str:
+    """No files, but columns: a slice of a data set that is smaller than its partitions."""
+    if plan.schema is None:
+        return "SELECT 1 AS none LIMIT 0"
+    typed = ", ".join(f"NULL::{kind} AS {quote(name)}" for name, kind in plan.schema)
+    return f"SELECT {columns} FROM (SELECT {typed} LIMIT 0)"

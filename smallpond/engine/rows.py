@@ -1,0 +1,214 @@
+"""Python functions over rows and batches: Arrow in, Arrow out, the user's mistakes in his words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from smallpond.errors import TaskError
+from smallpond.functions import user_frames
+from smallpond.plan import Function, Shape
+
+
+class UserCodeError(TaskError):
+    """The user's function raised; the message shows where."""
+
+
+def apply(
+    node: Function, batches: Iterable[pa.RecordBatch], schema: pa.Schema
+) -> Iterator[pa.Table]:
+    """Applies a row-wise function.
+
+    Args:
+        node: the function; its shape is one of `plan.ROWWISE`.
+        batches: the input.
+        schema: the input's.
+    """
+    call = _guarded(node)
+    if node.shape is Shape.BATCH:
+        return _batches(node, call, batches, schema)
+    if node.shape is Shape.ROW_TO_BOOL:
+        return _filtered(call, batches)
+    return _mapped(node, call, batches)
+
+
+def _guarded(node: Function) -> Callable[..., Any]:
+    function = node.function.load()
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise UserCodeError(
+                f"{node.label}: {node.function.name} raised\n{user_frames(error)}"
+            ) from error
+
+    return call
+
+
+def _filtered(call: Callable[..., Any], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    for batch in batches:
+        mask = pa.array([bool(call(row)) for row in batch.to_pylist()], pa.bool_())
+        yield pa.table(batch.filter(mask))
+
+
+def _mapped(
+    node: Function, call: Callable[..., Any], batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.Table]:
+    for batch in batches:
+        rows: list[Any] = []
+        for row in batch.to_pylist():
+            value = call(row)
+            if node.shape is Shape.ROW_TO_ROWS:
+                rows.extend(_checked(node, row_out) for row_out in value)
+            else:
+                rows.append(_checked(node, value))
+        if rows or node.schema is not None:
+            yield _table(node, rows)
+
+
+def _checked(node: Function, row: Any) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise TaskError(
+            f"{node.label}: {node.function.name} must return a dict for each row, got "
+            f"{type(row).__name__}: {row!r:.80}"
+        )
+    return row
+
+
+def _table(node: Function, rows: list[dict[str, Any]]) -> pa.Table:
+    try:
+        return pa.Table.from_pylist(rows, schema=node.schema) if node.schema else _inferred(rows)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise TaskError(
+            f"{node.label}: what {node.function.name} returned does not fit "
+            f"{'schema=' if node.schema else 'one type per column; pass schema='}: {error}"
+        ) from error
+
+
+def _inferred(rows: list[dict[str, Any]]) -> pa.Table:
+    """Columns in the order of their first appearance in any row, not of the first row only."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: [row.get(name) for row in rows] for name in names})
+
+
+def _batches(
+    node: Function, call: Callable[..., Any], batches: Iterable[pa.RecordBatch], schema: pa.Schema
+) -> Iterator[pa.Table]:
+    """Batches of exactly ``batch_rows`` rows but the last, whatever the input's were."""
+    seen = False
+    for table in _regrouped(batches, node.batch_rows, schema):
+        seen = True
+        yield _result(node, call(table))
+    if not seen:
+        # The function alone knows what it makes of columns, so it is asked with no rows.
+        yield _result(node, call(schema.empty_table()))
+
+
+def _regrouped(
+    batches: Iterable[pa.RecordBatch], rows: int, schema: pa.Schema
+) -> Iterator[pa.Table]:
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        waiting.append(batch)
+        count += batch.num_rows
+        if count < rows:
+            continue
+        table = pa.Table.from_batches(waiting, schema)
+        while table.num_rows >= rows:
+            yield table.slice(0, rows)
+            table = table.slice(rows)
+        waiting, count = table.to_batches(), table.num_rows
+    if count:
+        yield pa.Table.from_batches(waiting, schema)
+
+
+def _result(node: Function, value: Any) -> pa.Table:
+    if isinstance(value, pa.RecordBatch):
+        value = pa.table(value)
+    if not isinstance(value, pa.Table):
+        raise TaskError(
+            f"{node.label}: {node.function.name} must return a pyarrow.Table, got "
+            f"{type(value).__name__}"
+        )
+    if node.schema is not None:
+        return value.cast(node.schema)
+    return value
+
+
+def call_once(node: Function, *arguments: Any) -> Any:
+    """Calls a function that takes whole partitions."""
+    return _guarded(node)(*arguments)
+
+
+_SETTLE_BYTES = 64 << 20
+
+
+def settled(
+    tables: Iterable[pa.Table], operation: str
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """One schema for all tables: what the first of them, up to 64 MB, have in common.
+
+    Types that were guessed from values differ where values do: a column may be all null at first.
+
+    Raises:
+        TaskError: two tables have types that do not go together.
+    """
+    source = iter(tables)
+    first: list[pa.Table] = []
+    size = 0
+    for table in source:
+        first.append(table)
+        size += table.nbytes
+        if size > _SETTLE_BYTES:
+            break
+    schemas = [table.schema for table in first if table.num_columns]
+    schema = _unified(schemas, operation) if schemas else pa.schema([])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for table in first:
+            yield from _as(table, schema, operation)
+        for table in source:
+            yield from _as(table, schema, operation)
+
+    return schema, batches()
+
+
+def _unified(schemas: list[pa.Schema], operation: str) -> pa.Schema:
+    if all(schema.equals(schemas[0]) for schema in schemas):
+        return schemas[0]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TaskError(
+            f"{operation}: the function's results have types that do not go together ({error}); "
+            "pass schema="
+        ) from error
+
+
+def _as(table: pa.Table, schema: pa.Schema, operation: str) -> list[pa.RecordBatch]:
+    if table.schema.equals(schema):
+        return table.to_batches()
+    if not table.num_columns and not table.num_rows:
+        return []
+    unknown = [name for name in table.column_names if name not in schema.names]
+    if unknown:
+        raise TaskError(
+            f"{operation}: a later batch has columns {unknown} that the first ones had not; "
+            "pass schema="
+        )
+    try:
+        columns = [
+            table.column(field.name).cast(field.type)
+            if field.name in table.column_names
+            else pa.nulls(table.num_rows, field.type)
+            for field in schema
+        ]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise TaskError(
+            f"{operation}: a later batch has other types than the first ones ({error}); pass schema="
+        ) from error
+    return pa.Table.from_arrays(columns, schema=schema).to_batches()

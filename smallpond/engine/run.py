@@ -1,0 +1,269 @@
+"""Runs one attempt at a task: its program into its sink."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pyarrow as pa
+
+from smallpond.engine import rows
+from smallpond.engine.duck import Instance
+from smallpond.engine.keys import Keys
+from smallpond.engine.passes import in_passes
+from smallpond.engine.query import Query, table_of
+from smallpond.engine.write import LISTING, write
+from smallpond.errors import InjectedFault
+from smallpond.events import Metrics
+from smallpond.handoff import Part, PartWriter, iter_part
+from smallpond.plan import (
+    ROWWISE,
+    By,
+    Files,
+    Filter,
+    Function,
+    Memory,
+    Parts,
+    Plan,
+    Project,
+    Sql,
+    Write,
+    walk,
+)
+from smallpond.split import split_batches
+from smallpond.task import Attempt, Result, ToDriver, ToParts, ToSplit
+
+BATCH_ROWS = 122_880
+
+
+@dataclasses.dataclass
+class Stream:
+    """Batches of one schema.
+
+    Attributes:
+        native: whether DuckDB made them.
+    """
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+    native: bool
+
+
+class Run:
+    """The state of one running attempt."""
+
+    def __init__(self, attempt: Attempt, instance: Instance, stack: ExitStack) -> None:
+        self.attempt = attempt
+        self._instance = instance
+        self._stack = stack
+        task = attempt.task
+        self._placeholders: dict[str, object] = {
+            "batch_index": 0,
+            "query_index": 0,
+            "rand_seed": task.seed,
+            "cpu_limit": attempt.cpus,
+            "memory_limit": attempt.memory_bytes,
+            "output_filename": f"{task.name}.{attempt.key}",
+            **{dim.dimension: dim.index for dim in task.dims},
+        }
+        self.spilled_bytes = 0
+
+    def stream(self, plan: Plan, *, lossless: bool) -> Stream:
+        """The rows of a program, as they come."""
+        match plan:
+            case Memory():
+                return Stream(plan.table.schema, iter(plan.table.to_batches()), native=False)
+            case Parts() if plan.parts and not any(part.lossless for part in plan.parts):
+                return self._parts(plan)
+            case Function() if plan.shape in ROWWISE:
+                return self._function(plan)
+            case Function():
+                return self._whole(plan)
+            case _:
+                return self._query(plan, lossless=lossless)
+
+    def table(self, plan: Plan) -> tuple[pa.Table, bool]:
+        """All rows of a program, as a user is to see them; and whether DuckDB made them."""
+        if isinstance(plan, Memory):
+            return plan.table, False
+        stream = self.stream(plan, lossless=False)
+        return pa.Table.from_batches(stream.batches, stream.schema), stream.native
+
+    def _parts(self, plan: Parts) -> Stream:
+        """Rows that no query needs to touch: read as they were written."""
+        if len(plan.parts) == 1:
+            batches = iter_part(plan.parts[0], BATCH_ROWS)
+            table = None
+        else:
+            table = table_of(plan)
+            return Stream(table.schema, iter(table.to_batches()), native=False)
+        first = next(iter(batches), None)
+        if first is None:
+            return Stream(table_of(plan).schema, iter(()), native=False)
+
+        def all_batches() -> Iterator[pa.RecordBatch]:
+            yield first
+            yield from batches
+
+        return Stream(first.schema, all_batches(), native=False)
+
+    def _function(self, node: Function) -> Stream:
+        source = self.stream(node.sources[0], lossless=False)
+        made = rows.apply(node, source.batches, source.schema)
+        schema, batches = rows.settled(made, node.label)
+        return Stream(schema, batches, native=False)
+
+    def _whole(self, node: Function) -> Stream:
+        from smallpond.engine.partitions import whole_partitions  # noqa: PLC0415
+
+        made = whole_partitions(node, self)
+        schema, batches = rows.settled(made, node.label)
+        return Stream(schema, batches, native=False)
+
+    def _reader(self, node: Function) -> pa.RecordBatchReader:
+        stream = self.stream(node, lossless=False)
+        return pa.RecordBatchReader.from_batches(stream.schema, stream.batches)
+
+    def query(self, plan: Plan) -> Query:
+        """An empty query, with all registered that a program needs."""
+        udfs = [u for n in walk(plan) if isinstance(n, Project | Filter | Sql) for u in n.udfs]
+        self._stack.enter_context(self._instance.functions(tuple(udfs)))
+        query = Query(self._instance.cursor(), self._placeholders, self._reader)
+        self._stack.callback(query.close)
+        remote = [n for n in walk(plan) if isinstance(n, Files) and _is_remote(n)]
+        for node in remote:
+            from smallpond.storage import register_with_duckdb  # noqa: PLC0415
+
+            urls = [file.url for file in node.files]
+            register_with_duckdb(query.con, urls, dict(node.storage))
+        return query
+
+    def with_keys(self, plan: Plan, keys: Keys) -> Stream:
+        """The rows of a program, with key columns behind their own."""
+        query = self.query(plan)
+        return self._open(query, query.text(plan, keys.select(query, plan)), lossless=True)
+
+    def _query(self, plan: Plan, *, lossless: bool) -> Stream:
+        query = self.query(plan)
+        return self._open(query, query.text(plan), lossless=lossless)
+
+    def _open(self, query: Query, text: str, *, lossless: bool) -> Stream:
+        import duckdb  # noqa: PLC0415
+
+        if "random" in text:
+            seed = random.Random(self.attempt.task.seed).random()
+            query.con.execute(f"SELECT setseed({seed})").fetchall()
+        try:
+            self._instance.lossless(lossless)
+            reader = query.con.sql(text).to_arrow_reader(BATCH_ROWS)
+        except duckdb.Error as error:
+            raise query.explain(error) from error
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from reader
+            except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
+                raise query.explain(error) from error
+
+        return Stream(reader.schema, batches(), native=True)
+
+
+def _is_remote(files: Files) -> bool:
+    return any("://" in file.url for file in files.files)
+
+
+def run(attempt: Attempt, instance: Instance) -> Result:
+    """Runs an attempt.
+
+    Raises:
+        TaskError: the user's mistake, in his words.
+        OutOfMemory: it needs more than it was given.
+    """
+    settings = attempt.settings
+    if settings.fault_probability:
+        chance = random.Random(attempt.id).random()
+        if chance < settings.fault_probability:
+            raise InjectedFault(f"{attempt.task.name}: injected fault")
+    started = time.thread_time()
+    with ExitStack() as stack:
+        running = Run(attempt, instance, stack)
+        result = _into_sink(running)
+    cpu_s = time.thread_time() - started
+    metrics = dataclasses.replace(result.metrics, cpu_s=cpu_s, spilled_bytes=running.spilled_bytes)
+    return dataclasses.replace(result, metrics=metrics)
+
+
+def _into_sink(running: Run) -> Result:
+    attempt = running.attempt
+    program, sink = attempt.task.program, attempt.task.sink
+    if isinstance(program, Write):
+        files, count = write(program, running)
+        table = pa.table([files], schema=LISTING)
+        listing = Stream(LISTING, iter(table.to_batches()), native=False)
+        listed = _to_parts(running, lambda: iter([listing]))
+        return dataclasses.replace(listed, metrics=Metrics(rows_out=count))
+    programs = in_passes(program, attempt.passes)
+    match sink:
+        case ToDriver():
+            tables = [running.table(one) for one in programs]
+            table = pa.concat_tables([t for t, _ in tables])
+            metrics = Metrics(rows_out=table.num_rows, bytes_out=table.nbytes)
+            return Result(table=table, native=tables[0][1], metrics=metrics)
+        case ToParts():
+            return _to_parts(running, lambda: (running.stream(p, lossless=True) for p in programs))
+        case ToSplit():
+            return _to_split(running, sink, programs)
+    msg = f"{type(sink).__name__} is not for the engine"
+    raise AssertionError(msg)
+
+
+def _url(attempt: Attempt) -> str:
+    return f"{attempt.settings.output_root}/{attempt.id}.arrow"
+
+
+def _to_parts(running: Run, streams: Callable[[], Iterator[Stream]]) -> Result:
+    source = iter(streams())
+    first = next(source)
+    with PartWriter(_url(running.attempt), first.schema, lossless=first.native) as writer:
+        for batch in first.batches:
+            writer.append(0, batch)
+        for stream in source:
+            for batch in stream.batches:
+                writer.append(0, batch)
+        parts = writer.close()
+    return _result([(part,) for part in parts])
+
+
+def _result(outputs: list[tuple[Part, ...]]) -> Result:
+    parts = [part for output in outputs for part in output]
+    metrics = Metrics(
+        rows_out=sum(part.rows for part in parts), bytes_out=sum(part.num_bytes for part in parts)
+    )
+    return Result(outputs=tuple(outputs), metrics=metrics)
+
+
+def _to_split(running: Run, sink: ToSplit, programs: list[Plan]) -> Result:
+    keys = Keys(running, sink)
+    writer: PartWriter | None = None
+    try:
+        for program in programs:
+            stream = (
+                running.with_keys(program, keys)
+                if sink.by is not By.RANDOM
+                else running.stream(program, lossless=True)
+            )
+            if writer is None:
+                kept = [field for field in stream.schema if field.name not in keys.hidden]
+                writer = PartWriter(
+                    _url(running.attempt), pa.schema(kept), sink.npartitions, lossless=stream.native
+                )
+            split_batches(stream.batches, keys, sink.npartitions, writer, drop=keys.hidden)
+    except BaseException:
+        if writer is not None:
+            writer.abort()
+        raise
+    assert writer is not None  # noqa: S101 (a program has at least one pass)
+    return _result([(part,) for part in writer.close()])

@@ -1,0 +1,113 @@
+"""Python functions as values: pickled once, loaded where they run, named in errors."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from types import CodeType
+from typing import Any
+
+from smallpond.errors import PlanError
+
+
+@dataclass(frozen=True)
+class FunctionRef:
+    """A function that can travel.
+
+    Attributes:
+        name: as its user calls it.
+        where: file and line of its definition, for messages.
+        digest: changes when the function or what it refers to does.
+        payload: the function, pickled by value where it is not importable.
+    """
+
+    name: str
+    where: str
+    digest: str
+    payload: bytes = field(compare=False, repr=False)
+
+    @staticmethod
+    def of(function: Callable[..., Any], operation: str) -> FunctionRef:
+        """Pickles a function.
+
+        Raises:
+            PlanError: it cannot be pickled.
+        """
+        import cloudpickle  # noqa: PLC0415 (import smallpond stays light)
+
+        try:
+            payload = cloudpickle.dumps(function)
+        except Exception as error:
+            raise PlanError(
+                f"{operation}: Can't pickle task: {_name(function)} refers to something that "
+                f"cannot be sent to a worker ({type(error).__name__}: {error}); create it inside "
+                "the function, or pass plain values"
+            ) from error
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        where = f"{code.co_filename}:{code.co_firstlineno}" if code else ""
+        # An importable function is pickled as a name alone; its code belongs to its identity.
+        text = code.co_code + repr(code.co_consts).encode() if code and len(payload) < 200 else b""
+        return FunctionRef(
+            _name(function), where, blake2b(payload + text, digest_size=16).hexdigest(), payload
+        )
+
+    def load(self) -> Callable[..., Any]:
+        """The function itself; one object per process, so that what it caches stays."""
+        return _load(self.payload, self.where.rpartition(":")[0])
+
+
+@dataclass(frozen=True)
+class Udf:
+    """Something that a query needs registered: a function, an extension, a module.
+
+    Attributes:
+        name: what the SQL calls it.
+        function: of kind "python"; else None.
+        parameters: SQL types; None where the function's own annotations say.
+        returns: SQL type, or None likewise.
+        arrow: whether the function takes Arrow arrays instead of values.
+        path: of the file to load, for kinds "extension" and "module".
+    """
+
+    name: str
+    function: FunctionRef | None = None
+    parameters: tuple[str, ...] | None = None
+    returns: str | None = None
+    arrow: bool = False
+    path: str = ""
+
+
+@functools.lru_cache(maxsize=256)
+def _load(payload: bytes, filename: str) -> Callable[..., Any]:
+    import cloudpickle  # noqa: PLC0415
+
+    loaded: Callable[..., Any] = cloudpickle.loads(payload)
+    code = getattr(loaded, "__code__", None)
+    if code is not None and filename and code.co_filename != filename:
+        # The pickle does not say where the code was, and a traceback should.
+        loaded.__code__ = _placed(code, filename)  # type: ignore[attr-defined]
+    return loaded
+
+
+def _placed(code: CodeType, filename: str) -> CodeType:
+    inner = (_placed(c, filename) if isinstance(c, CodeType) else c for c in code.co_consts)
+    return code.replace(co_filename=filename, co_consts=tuple(inner))
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def user_frames(error: BaseException) -> str:
+    """The traceback from the first frame that is not ours, at most a screen of it."""
+    own = __file__.rsplit("/", 1)[0]
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(own)
+    ]
+    shown = traceback.format_list(frames[-8:])
+    last = traceback.format_exception_only(error)
+    return "".join([*shown, *last[-4:]]).rstrip()

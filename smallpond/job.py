@@ -1,0 +1,320 @@
+"""A job: its folder, its executor, and what it has computed so far."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from smallpond.config import Config
+from smallpond.engine.duck import Instances
+from smallpond.engine.query import table_of
+from smallpond.errors import PlanError
+from smallpond.events import Listener
+from smallpond.executors import Executor
+from smallpond.executors.embedded import Embedded, usable_cpus, usable_memory_bytes
+from smallpond.handoff import PartWriter, read_part
+from smallpond.physical import Graph, Machine, cut
+from smallpond.plan import (
+    By,
+    Computed,
+    Files,
+    Format,
+    Function,
+    Limit,
+    Memory,
+    Parts,
+    Plan,
+    Repartition,
+    TaskOutput,
+    Write,
+    walk,
+)
+from smallpond.report import Recorder, progress_listener
+from smallpond.results import Results
+from smallpond.rules import Spread, bottom_up, distribute, optimise
+from smallpond.scheduler import Scheduler
+from smallpond.sources import counted
+from smallpond.storage import DirectoryWriter
+from smallpond.task import Result, Settings
+
+
+class Job:
+    """Computes plans; the part of a session that knows no DataFrame."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.recorder = Recorder()
+        self.listeners: list[Listener] = [self.recorder]
+        bars = progress_listener(config.progress)
+        if bars is not None:
+            self.listeners.append(bars)
+        self._executor: Executor | None = None
+        self._scheduler: Scheduler | None = None
+        self._computed: dict[str, Computed] = {}
+        self._cached: set[str] = set()
+        self._lock = threading.RLock()
+        self._instances: Instances | None = None
+        self._remote_temp: str | None = None
+        self._closed = False
+
+    # ---- what there is, made when first needed
+
+    @property
+    def executor(self) -> Executor:
+        """Where tasks run."""
+        if self._closed:
+            raise PlanError("this session was shut down; call smallpond.init() for another")
+        if self._executor is None:
+            self._executor = self._make_executor()
+        return self._executor
+
+    def _make_executor(self) -> Executor:
+        config = self.config
+        if config.executor == "ray":
+            from smallpond.executors.ray import RayExecutor  # noqa: PLC0415
+
+            return RayExecutor(config)
+        return Embedded(
+            config.cpus or usable_cpus(),
+            config.memory_bytes or usable_memory_bytes(),
+            self._temp_root,
+            _time_zone(),
+        )
+
+    @property
+    def _temp_root(self) -> str:
+        if "://" not in self.config.data_root:
+            return f"{self.config.job_root}/temp"
+        if self._remote_temp is None:
+            self._remote_temp = tempfile.mkdtemp(prefix="smallpond-")
+        return self._remote_temp
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The loop that runs graphs."""
+        if self._scheduler is None:
+            config = self.config
+            output = f"{config.job_root}/output"
+            settings = Settings(
+                output, self._temp_root, _time_zone(), config.storage, config.fault_probability
+            )
+            resumed = config.named and "://" not in output and Path(output).is_dir()
+            self._scheduler = Scheduler(
+                self.executor,
+                settings,
+                Results(output, resumed=resumed),
+                self.listeners,
+                speculate=config.speculate,
+            )
+        return self._scheduler
+
+    def machine(self) -> Machine:
+        """What the planner may count on."""
+        workers = self.executor.workers()
+        return Machine(
+            cpus=max(1, sum(worker.cpus for worker in workers)),
+            worker_cpus=max((worker.cpus for worker in workers), default=1),
+            worker_gpus=max((worker.gpus for worker in workers), default=0.0),
+            shared_memory=self.executor.shared_memory,
+        )
+
+    # ---- planning
+
+    def optimised(self, plan: Plan) -> Plan:
+        """The plan after the rules that keep it whole; computed parts are taken as they are."""
+        return optimise(self._with_computed(plan))
+
+    def graph(self, plan: Plan, *, to_driver: bool = False) -> Graph:
+        """The tasks that compute a plan."""
+        machine = self.machine()
+        npartitions = None if machine.shared_memory else 2 * machine.cpus
+        whole = distribute(self.optimised(plan), Spread(npartitions))
+        slices = not machine.shared_memory or any(isinstance(n, Function) for n in walk(whole))
+        if slices or any(isinstance(n, Repartition) and n.by is By.ROWS for n in walk(whole)):
+            whole = bottom_up(whole, lambda n: counted(n) if isinstance(n, Files) else n)
+        return cut(whole, machine, to_driver=to_driver)
+
+    def _with_computed(self, plan: Plan) -> Plan:
+        if not self._computed and not self._cached:
+            return plan
+
+        def visit(node: Plan) -> Plan:
+            if node.key in self._cached and node.key not in self._computed:
+                self._cached.discard(node.key)
+                self.compute(node)
+            if node.key in self._computed:
+                return self._computed[node.key]
+            inputs = tuple(visit(source) for source in node.inputs)
+            same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+            return node if same else node.with_inputs(inputs)
+
+        return visit(plan)
+
+    # ---- computing
+
+    def compute(self, plan: Plan) -> Computed:
+        """Computes a plan, and keeps what became of it for the session's life."""
+        with self._lock:
+            if plan.key not in self._computed:
+                graph = self.graph(plan)
+                results = self.scheduler.run(graph)
+                self._computed[plan.key] = Computed(
+                    plan.key,
+                    tuple((p.dims, self._parts(p.program, results)) for p in graph.outputs),
+                )
+            return self._computed[plan.key]
+
+    def _parts(self, program: Plan, results: Mapping[str, Result]) -> tuple[Any, ...]:
+        match program:
+            case Parts():
+                return program.parts
+            case TaskOutput():
+                return results[program.task_key].outputs[program.output_idx]
+            case Memory():
+                return (self._put_aside(program),)
+        return tuple(part for source in program.inputs for part in self._parts(source, results))
+
+    def _put_aside(self, program: Memory) -> Any:
+        """A table of the driver's as a part like any other."""
+        url = f"{self.scheduler.settings.output_root}/{program.key}-0.arrow"
+        with PartWriter(url, program.table.schema, lossless=False) as writer:
+            writer.append(0, program.table)
+            return writer.close()[0]
+
+    def is_computed(self, plan: Plan) -> bool:
+        """Whether `compute` has been there."""
+        return plan.key in self._computed
+
+    def forget(self, plan: Plan) -> None:
+        """The next use computes the plan again, and what it reads as well."""
+        for node in walk(plan):
+            self._computed.pop(node.key, None)
+        if self._scheduler is not None:
+            graph = self.graph(plan)
+            for task in graph.tasks:
+                self._scheduler.results.forget(task.key)
+
+    def cache(self, plan: Plan) -> None:
+        """The first run that needs the plan keeps what became of it."""
+        self._cached.add(plan.key)
+
+    def collect(self, plan: Plan) -> pa.Table:
+        """All rows, partition after partition."""
+        with self._lock:
+            if isinstance(plan, Memory):
+                return plan.table
+            graph = self.graph(plan, to_driver=True)
+            results = self.scheduler.run(graph)
+            if len(graph.outputs) == 1 and isinstance(graph.outputs[0].program, TaskOutput):
+                table = results[graph.outputs[0].program.task_key].table
+                if table is not None:
+                    return table
+            parts = [p for o in graph.outputs for p in self._parts(o.program, results)]
+            if any(isinstance(node, Function) for node in walk(plan)):
+                dims = tuple((o.dims, self._parts(o.program, results)) for o in graph.outputs)
+                self._computed.setdefault(plan.key, Computed(plan.key, dims))
+            return self.read(tuple(parts))
+
+    def read(self, parts: tuple[Any, ...]) -> pa.Table:
+        """The rows of parts, in the types that a user is to see."""
+        filled = [part for part in parts if part.rows] or list(parts[:1])
+        if not any(part.lossless for part in filled):
+            tables = [read_part(part) for part in filled]
+            return (
+                pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+            )
+        with self._translator() as con:
+            con.register("parts", table_of(Parts(tuple(filled))))
+            return con.sql("FROM parts").to_arrow_table()
+
+    @contextlib.contextmanager
+    def _translator(self) -> Iterator[Any]:
+        """A DuckDB connection that turns its own Arrow types into common ones."""
+        if self._instances is None:
+            self._instances = Instances(self._temp_root, _time_zone())
+        with self._instances.borrow(usable_cpus(), usable_memory_bytes()) as instance:
+            instance.lossless(False)
+            con = instance.cursor()
+            try:
+                yield con
+            finally:
+                con.close()
+
+    def batches(self, plan: Plan, batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """The rows in batches of at most so many, one partition's file in memory at a time."""
+        for _, parts in self.compute(plan).partitions:
+            for part in parts:
+                yield from self.read((part,)).to_batches(batch_rows)
+
+    def warm(self) -> None:
+        """Gets ready for Python functions, while the user still writes the plan."""
+        self.executor.warm()
+
+    def schema(self, plan: Plan) -> pa.Schema:
+        """Names and Arrow types of a plan's columns, without computing more than is needed."""
+        if isinstance(plan, Memory):
+            return plan.table.schema
+        return self.collect(Limit(plan, 0)).schema
+
+    # ---- writing
+
+    def write(
+        self,
+        plan: Plan,
+        url: str,
+        file_format: Format,
+        mode: str,
+        options: Sequence[tuple[str, str]] = (),
+        partition_by: Sequence[str] = (),
+        file_bytes: int | None = None,
+    ) -> pa.Table:
+        """Writes a data set into a folder: all of it, or nothing.
+
+        Returns:
+            A table of the files, with rows and bytes of each.
+        """
+        with DirectoryWriter(url, mode, storage_options=dict(self.config.storage)) as writer:
+            node = Write(
+                plan, writer.staging, file_format, tuple(options), tuple(partition_by), file_bytes,
+                self.config.storage,
+            )  # fmt: skip
+            listing = self.collect(node)
+            writer.commit(listing.column("file").to_pylist())
+        return listing
+
+    def close(self, *, failed: bool = False) -> None:
+        """Stops the executor and removes what only this session needed."""
+        if self._closed:
+            return
+        if self._executor is not None:
+            self._executor.close()
+        if self._instances is not None:
+            self._instances.close()
+        self._closed = True
+        if "://" not in self.config.job_root:
+            shutil.rmtree(f"{self.config.job_root}/temp", ignore_errors=True)
+            if self.config.remove_output_root and not failed:
+                shutil.rmtree(self.config.job_root, ignore_errors=True)
+        if self._remote_temp is not None:
+            shutil.rmtree(self._remote_temp, ignore_errors=True)
+
+
+def _time_zone() -> str:
+    """The driver's time zone, by the name that DuckDB gives it."""
+    import duckdb  # noqa: PLC0415
+
+    global _zone  # noqa: PLW0603 (asked once a process)
+    if _zone is None:
+        rows = duckdb.connect().execute("SELECT current_setting('TimeZone')").fetchall()
+        _zone = str(rows[0][0])
+    return _zone
+
+
+_zone: str | None = None

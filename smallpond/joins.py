@@ -1,0 +1,128 @@
+"""What a join's result looks like: its columns, and whether its keys can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from smallpond.errors import PlanError
+from smallpond.plan import How, Join
+from smallpond.sql import quote
+
+if TYPE_CHECKING:
+    from smallpond.dataframe import DataFrame
+
+
+def joined(
+    left: DataFrame,
+    right: DataFrame,
+    on: str | Sequence[str] | None,
+    how: str,
+    left_on: str | Sequence[str] | None,
+    right_on: str | Sequence[str] | None,
+    suffix: str,
+    broadcast: bool | None,
+    npartitions: int | None,
+) -> Join:
+    """The node for `DataFrame.join`.
+
+    Raises:
+        PlanError: keys are missing, differ in number, or cannot be equal.
+    """
+    if how not in [kind.value for kind in How]:
+        raise PlanError(f"join: how must be one of {[kind.value for kind in How]}, got {how!r}")
+    kind = How(how)
+    left_keys, right_keys = _keys(on, left_on, right_on, kind)
+    left_schema, right_schema = left.schema, right.schema
+    for side, keys, schema in (
+        ("left", left_keys, left_schema),
+        ("right", right_keys, right_schema),
+    ):
+        for key in keys:
+            if key not in schema.names:
+                raise PlanError(
+                    f"join: the {side} side has no column {key!r}; it has {schema.names}"
+                )
+    for a, b in zip(left_keys, right_keys, strict=True):
+        families = _family(left_schema.field(a).type), _family(right_schema.field(b).type)
+        if families[0] != families[1]:
+            raise PlanError(
+                f"join: {a!r} is {left_schema.field(a).type} and {b!r} is "
+                f"{right_schema.field(b).type}, which are never equal (cast one of them)"
+            )
+    select = _select(left_schema, right_schema, left_keys, right_keys, kind, suffix)
+    return Join(left.plan, right.plan, left_keys, right_keys, kind, select, broadcast, npartitions)
+
+
+def _keys(
+    on: str | Sequence[str] | None,
+    left_on: str | Sequence[str] | None,
+    right_on: str | Sequence[str] | None,
+    kind: How,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def names(value: str | Sequence[str] | None) -> tuple[str, ...]:
+        return () if value is None else (value,) if isinstance(value, str) else tuple(value)
+
+    both, left, right = names(on), names(left_on), names(right_on)
+    if both and (left or right):
+        raise PlanError("join: either on, or left_on and right_on")
+    if len(left) != len(right):
+        raise PlanError(f"join: left_on has {len(left)} columns and right_on {len(right)}")
+    keys = (both, both) if both else (left, right)
+    if kind is How.CROSS and keys[0]:
+        raise PlanError("join: a cross join has no keys")
+    if kind is not How.CROSS and not keys[0]:
+        raise PlanError("join: on, or left_on and right_on, are needed (or how='cross')")
+    return keys
+
+
+def _family(kind: pa.DataType) -> str:
+    """What compares with each other in SQL without a cast that may fail."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _family(kind.value_type)
+    for name, belongs in (
+        ("number", (types.is_integer, types.is_floating, types.is_decimal)),
+        ("text", (types.is_string, types.is_large_string, types.is_string_view)),
+        ("time", (types.is_timestamp, types.is_date)),
+        ("bytes", (types.is_binary, types.is_large_binary, types.is_fixed_size_binary)),
+    ):
+        if any(test(kind) for test in belongs):
+            return name
+    return str(kind)
+
+
+def _select(
+    left: pa.Schema,
+    right: pa.Schema,
+    left_keys: tuple[str, ...],
+    right_keys: tuple[str, ...],
+    kind: How,
+    suffix: str,
+) -> str:
+    """Left columns, then right ones; keys of one name appear once, with the value there is."""
+    if kind in (How.SEMI, How.ANTI):
+        return "l.*"
+    same = {a for a, b in zip(left_keys, right_keys, strict=True) if a == b}
+    items = []
+    for name in left.names:
+        column = f"l.{quote(name)}"
+        if name in same and kind is How.RIGHT:
+            column = f"r.{quote(name)} AS {quote(name)}"
+        elif name in same and kind is How.FULL:
+            column = f"coalesce(l.{quote(name)}, r.{quote(name)}) AS {quote(name)}"
+        items.append(column)
+    taken = set(left.names)
+    for name in right.names:
+        if name in same:
+            continue
+        new = name
+        while new in taken:
+            new += suffix
+            if not suffix:
+                raise PlanError(f"join: both sides have a column {name!r}, and suffix is empty")
+        taken.add(new)
+        items.append(f"r.{quote(name)} AS {quote(new)}")
+    return ", ".join(items)

@@ -1,0 +1,620 @@
+"""Cuts a plan into tasks: where rows must move, and where work can be shared out.
+
+Each partition of a node is a program, fused as far as it goes. A task is made where a program's
+rows have to be handed on: at a `Repartition`, at the root, and around Python functions that can
+run on several pieces of their input at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from smallpond.errors import PlanError
+from smallpond.events import Stage
+from smallpond.plan import (
+    ROWWISE,
+    Aggregate,
+    By,
+    Computed,
+    Concat,
+    Dim,
+    Distinct,
+    Files,
+    FileSlice,
+    Filter,
+    Function,
+    Gather,
+    Join,
+    Limit,
+    Memory,
+    Parts,
+    Plan,
+    Project,
+    Repartition,
+    Sort,
+    SortKey,
+    Sql,
+    TaskOutput,
+    Union,
+    Window,
+    Write,
+    walk,
+)
+from smallpond.rules import is_rowwise
+from smallpond.task import (
+    Resources,
+    Sink,
+    Task,
+    ToDriver,
+    ToParts,
+    ToRowRanges,
+    ToSplit,
+)
+
+SAMPLE_ROWS = 10_000
+PIECE_BYTES = 64 << 20
+PIECE_ROWS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the planner knows of where tasks will run.
+
+    Attributes:
+        cpus: processors of all workers together.
+        worker_cpus, worker_gpus: of the largest worker.
+        shared_memory: whether tasks run in this process, so that one of them can use all of it.
+    """
+
+    cpus: int
+    worker_cpus: int
+    worker_gpus: float
+    shared_memory: bool
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One partition of a node's rows: a program, and which partition it is."""
+
+    program: Plan
+    dims: tuple[Dim, ...] = ()
+
+
+@dataclass
+class Graph:
+    """Tasks in an order in which they can run, and the programs of the root's partitions."""
+
+    tasks: list[Task] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    outputs: list[Partition] = field(default_factory=list)
+
+
+class Cutter:
+    """Makes the graph of one plan."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.graph = Graph()
+        self._machine = machine
+        self._done: dict[int, list[Partition]] = {}
+        self._tasks: dict[str, Task] = {}
+
+    # ---- the walk
+
+    def cut(self, node: Plan) -> list[Partition]:
+        """The partitions of a node's rows."""
+        if id(node) not in self._done:
+            self._done[id(node)] = self._cut(node)
+        return self._done[id(node)]
+
+    def _cut(self, node: Plan) -> list[Partition]:
+        match node:
+            case Files() | Memory() | Parts():
+                return [Partition(node)]
+            case Computed():
+                return [Partition(Parts(parts), dims) for dims, parts in node.partitions]
+            case Project() | Filter() | Write() | Sort(partial=True):
+                return [
+                    Partition(node.with_inputs((p.program,)), p.dims) for p in self.cut(node.input)
+                ]
+            case Sql() | Function():
+                return self._matched(node)
+            case Gather():
+                return self._gather(node)
+            case Limit():
+                return [self._limit(node)]
+            case Aggregate() | Distinct() | Sort() | Window():
+                program = self._one(self.cut(node.input))
+                return [Partition(node.with_inputs((program,)))]
+            case Join():
+                sides = tuple(self._one(self.cut(side)) for side in node.inputs)
+                return [Partition(node.with_inputs(sides))]
+            case Union():
+                sides = tuple(self._one(self.cut(side)) for side in node.inputs)
+                return [Partition(node.with_inputs(sides))]
+            case Concat():
+                return [Partition(self._one([p for s in node.sources for p in self.cut(s)]))]
+            case Repartition():
+                return self._repartition(node)
+        msg = f"{type(node).__name__} is no part of a plan"
+        raise AssertionError(msg)
+
+    def _matched(self, node: Sql | Function) -> list[Partition]:
+        """Partitions of the inputs that belong together, by the dimensions that they share."""
+        if not node.sources:
+            return [Partition(node)]
+        inputs = [self.cut(source) for source in node.sources]
+        lead = max(inputs, key=lambda ps: len(ps[0].dims))
+        matched = []
+        for partition in lead:
+            programs = []
+            for source in inputs:
+                fitting = [p for p in source if _agree(p.dims, partition.dims)]
+                if not fitting:
+                    raise PlanError(
+                        f"{node.label}: no partition of an input matches "
+                        f"{_shown(partition.dims)}; the inputs have {len(lead)} and {len(source)} "
+                        "partitions of the same dimension (repartition both alike)"
+                    )
+                programs.append(self._one(fitting))
+            matched.append(Partition(self._prepared(node, tuple(programs)), partition.dims))
+        if any(len(source) > len(lead) for source in inputs):
+            counts = " and ".join(str(len(source)) for source in inputs)
+            raise PlanError(
+                f"{node.label}: the inputs have {counts} partitions, which do not match "
+                "(repartition both alike, or one of them to 1)"
+            )
+        return matched
+
+    def _prepared(self, node: Sql | Function, programs: tuple[Plan, ...]) -> Plan:
+        """A query over Python functions reads what they have left behind."""
+        if isinstance(node, Function) and node.shape in ROWWISE:
+            return node.with_inputs(programs)
+        return node.with_inputs(tuple(self._spread(program) for program in programs))
+
+    def _one(self, partitions: Sequence[Partition]) -> Plan:
+        """Partitions as one program, in their order; what is costly is done side by side first."""
+        alone = len(partitions) == 1
+        if self._machine.shared_memory and all(_is_light(p.program) for p in partitions):
+            return _concat([p.program for p in partitions])
+        if alone and self._machine.shared_memory:
+            return self._spread(partitions[0].program)
+        wanted = 2 * self._machine.cpus if alone else 1
+        pieces = [
+            Partition(piece, p.dims) for p in partitions for piece in self.pieces(p.program, wanted)
+        ]
+        if len(pieces) == 1 or all(_is_cheap(piece.program) for piece in pieces):
+            return _concat([p.program for p in partitions])
+        return _concat(self._stage(pieces, _name(partitions[0].program)))
+
+    def _gather(self, node: Gather) -> list[Partition]:
+        groups: dict[tuple[Dim, ...], list[Partition]] = {}
+        for partition in self.cut(node.input):
+            kept = tuple(dim for dim in partition.dims if dim.dimension in node.dimensions)
+            groups.setdefault(kept, []).append(partition)
+        return [Partition(self._one(members), dims) for dims, members in groups.items()]
+
+    def _limit(self, node: Limit) -> Partition:
+        """The first rows of every partition, then the first of those."""
+        partitions = self.cut(node.input)
+        if len(partitions) == 1:
+            return Partition(node.with_inputs((partitions[0].program,)))
+        firsts = [Partition(node.with_inputs((p.program,)), p.dims) for p in partitions]
+        return Partition(node.with_inputs((_concat(self._stage(firsts, "limit")),)))
+
+    # ---- tasks
+
+    def _spread(self, program: Plan) -> Plan:
+        """A program whose Python functions are done by tasks of their own, on pieces of it."""
+        if not any(isinstance(node, Function) for node in walk(program)):
+            return program
+        pieces = self.pieces(program, 2 * self._machine.cpus)
+        return _concat(self._stage([Partition(piece) for piece in pieces], _name(program)))
+
+    def _stage(
+        self, partitions: Sequence[Partition], name: str, sink: Sink | None = None
+    ) -> list[Plan]:
+        """One task per partition; returns their first outputs."""
+        tasks = self.tasks(partitions, name, [sink or ToParts()] * len(partitions))
+        return [TaskOutput(task.key) for task in tasks]
+
+    def tasks(
+        self, partitions: Sequence[Partition], name: str, sinks: Sequence[Sink]
+    ) -> list[Task]:
+        """Adds a stage of tasks to the graph; equal ones are there once."""
+        stage_idx = len(self.graph.stages)
+        made = []
+        for partition, sink in zip(partitions, sinks, strict=True):
+            seed = len(made)
+            resources = self._resources(partition.program, len(partitions))
+            task = Task(partition.program, sink, stage_idx, name, partition.dims, resources, seed)
+            known = self._tasks.setdefault(task.key, task)
+            if known is task:
+                self.graph.tasks.append(task)
+            made.append(known)
+        needed = sorted({self._tasks[key].stage_idx for task in made for key in task.needs})
+        new = sum(task.stage_idx == stage_idx for task in made)
+        size = sum(size_of(p.program) for p in partitions)
+        self.graph.stages.append(Stage(stage_idx, name, new, tuple(needed), size or None))
+        return made
+
+    def _resources(self, program: Plan, num_tasks: int) -> Resources:
+        """What the nodes ask for; a task that is alone gets a whole worker, others one CPU."""
+        demands = [n.demand for n in walk(program) if isinstance(n, _DEMANDING)]
+        asked = [demand.cpus for demand in demands if demand.cpus]
+        memory = [demand.memory_bytes for demand in demands if demand.memory_bytes]
+        has_python = any(isinstance(node, Function) for node in walk(program))
+        alone = 1 if has_python or num_tasks > 1 else self._machine.worker_cpus
+        return Resources(
+            cpus=max(asked) if asked else alone,
+            memory_bytes=max(memory) if memory else None,
+            gpus=max((demand.gpus for demand in demands), default=0.0),
+        )
+
+    # ---- moving rows
+
+    def _repartition(self, node: Repartition) -> list[Partition]:
+        inputs = [p for source in node.sources for p in self.cut(source)]
+        if not node.npartitions:
+            if len(inputs) == 1:
+                return inputs
+            node = dataclasses.replace(node, npartitions=len(inputs))
+        if node.nested:
+            groups: dict[tuple[Dim, ...], list[Partition]] = {}
+            for partition in inputs:
+                groups.setdefault(partition.dims, []).append(partition)
+            return [p for dims, group in groups.items() for p in self._split(node, group, dims)]
+        return self._split(node, inputs, ())
+
+    def _split(
+        self, node: Repartition, inputs: list[Partition], outer: tuple[Dim, ...]
+    ) -> list[Partition]:
+        if any(dim.dimension == node.dimension for dim in outer):
+            raise PlanError(
+                f"repartition: there are partitions of dimension {node.dimension!r} already; "
+                "a nested repartition needs a dimension= of its own"
+            )
+        move = {
+            By.FILES: self._by_files,
+            By.ROWS: self._by_rows,
+            By.REPEAT: self._repeated,
+            By.RANGE: self._by_range,
+        }.get(node.by, self._by_content)
+        programs = move(node, inputs)
+        return [
+            Partition(program, (*outer, Dim(node.dimension, i, node.npartitions)))
+            for i, program in enumerate(programs)
+        ]
+
+    def _repeated(self, node: Repartition, inputs: list[Partition]) -> list[Plan]:
+        program = self._one(inputs)
+        if len(inputs) > 1 or not isinstance(program, Files | Memory | Parts):
+            program = _concat(self._stage([Partition(program)], "repeat"))
+        return [program] * node.npartitions
+
+    def _by_files(self, node: Repartition, inputs: list[Partition]) -> list[Plan]:
+        """Whole files, where the rows still lie in files; else equal numbers of rows."""
+        program = _concat([p.program for p in inputs])
+        files = _base_files(program)
+        if files is None:
+            return self._by_rows(node, inputs)
+        order = list(files.files)
+        if node.shuffle_files:
+            random.Random(node.seed).shuffle(order)
+        groups = [order[_share(len(order), node.npartitions, i)] for i in range(node.npartitions)]
+        return [_on_files(program, files, group) for group in groups]
+
+    def _by_rows(self, node: Repartition, inputs: list[Partition]) -> list[Plan]:
+        """Equal numbers of rows, in order."""
+        program = _concat([p.program for p in inputs])
+        if isinstance(program, Memory):
+            return _table_slices(program, node.npartitions)
+        if isinstance(program, Files) and all(f.num_rows is not None for f in program.files):
+            return _row_slices(program, node.npartitions)
+        pieces = self.pieces(program, 2 * self._machine.cpus)
+        outputs = _concat(self._stage([Partition(p) for p in pieces], f"{_name(program)} (rows)"))
+        [task] = self.tasks(
+            [Partition(outputs)], f"repartition({node.npartitions}, by_rows)",
+            [ToRowRanges(node.npartitions)],
+        )  # fmt: skip
+        return [TaskOutput(task.key, i) for i in range(node.npartitions)]
+
+    def _by_content(self, node: Repartition, inputs: list[Partition]) -> list[Plan]:
+        name = f"repartition({node.npartitions}, {node.by.value}: {', '.join(node.columns)})"
+        sink = ToSplit(
+            node.npartitions, node.by, node.columns,
+            keep_column=node.keep_column, seed=node.seed,
+        )  # fmt: skip
+        return self._exchange(self._producers(inputs), sink, name)
+
+    def _by_range(self, node: Repartition, inputs: list[Partition]) -> list[Plan]:
+        """A sample of the keys first, which decides where to cut."""
+        if node.npartitions == 1:
+            return [self._one(inputs)]
+        producers = self._producers(inputs, hold=True)
+        keys = ", ".join(f"({key.expression}) AS k{i}" for i, key in enumerate(node.order))
+        samples = [
+            Partition(
+                Sql(
+                    (p.program,),
+                    f"SELECT {keys} FROM {{0}} USING SAMPLE reservoir({SAMPLE_ROWS} ROWS) "
+                    f"REPEATABLE ({node.seed})",
+                    label="sort",
+                ),
+                p.dims,
+            )
+            for p in producers
+        ]
+        sampled = _concat(self._stage(samples, "sort: sample"))
+        order = tuple(
+            SortKey(f"k{i}", key.descending, key.nulls_first) for i, key in enumerate(node.order)
+        )
+        sink = ToSplit(
+            node.npartitions, By.RANGE, order=node.order, boundaries=Sort(sampled, order),
+            keep_column=node.keep_column,
+        )  # fmt: skip
+        return self._exchange(producers, sink, f"sort: range partition({node.npartitions})")
+
+    def _producers(self, inputs: list[Partition], *, hold: bool = False) -> list[Partition]:
+        """Pieces of the inputs that tasks can split at the same time.
+
+        With ``hold`` they are read twice, so what is costly to compute is kept.
+        """
+        wanted = max(1, 2 * self._machine.cpus // max(1, len(inputs)))
+        made = []
+        for partition in inputs:
+            pieces = self.pieces(partition.program, wanted)
+            if hold and not all(_is_cheap(piece) for piece in pieces):
+                held = self._stage([Partition(p) for p in pieces], _name(partition.program))
+                pieces = [_concat([plan]) for plan in held]
+            made += [Partition(piece) for piece in pieces]
+        return made
+
+    def _exchange(self, producers: list[Partition], sink: ToSplit, name: str) -> list[Plan]:
+        tasks = self.tasks(producers, name, [sink] * len(producers))
+        return [
+            _concat([TaskOutput(task.key, i) for task in tasks]) for i in range(sink.npartitions)
+        ]
+
+    def pieces(self, program: Plan, wanted: int) -> list[Plan]:
+        """Programs whose rows one after the other are the program's, at most ``wanted``."""
+        match program:
+            case Concat():
+                return _grouped(program.sources, wanted)
+            case Files():
+                return _file_pieces(program, wanted)
+            case Memory() if program.table.num_rows > PIECE_ROWS:
+                return _table_slices(program, min(wanted, -(-program.table.num_rows // PIECE_ROWS)))
+            case Project() if is_rowwise(program.select):
+                return [program.with_inputs((p,)) for p in self.pieces(program.input, wanted)]
+            case Filter():
+                return [program.with_inputs((p,)) for p in self.pieces(program.input, wanted)]
+            case Sql() if program.splits:
+                return [program.with_inputs((p,)) for p in self.pieces(program.sources[0], wanted)]
+            case Function() if program.shape in ROWWISE:
+                return [program.with_inputs((p,)) for p in self.pieces(program.sources[0], wanted)]
+        return [program]
+
+
+_DEMANDING = Project | Filter | Sql | Function | Sort
+
+
+def cut(plan: Plan, machine: Machine, *, to_driver: bool = False) -> Graph:
+    """The graph of tasks that computes a plan.
+
+    Args:
+        plan: optimised and distributed.
+        machine: where it will run.
+        to_driver: whether the rows are wanted in the driver's memory; then a plan of one partition
+            without Python functions leaves no file behind.
+    """
+    cutter = Cutter(machine)
+    partitions = cutter.cut(plan)
+    name = _name(plan)
+    if to_driver and len(partitions) == 1 and machine.shared_memory:
+        program = partitions[0].program
+        if not _is_at_rest(program) and not any(
+            isinstance(node, Function) for node in walk(program)
+        ):
+            [task] = cutter.tasks(partitions, name, [ToDriver()])
+            cutter.graph.outputs = [Partition(TaskOutput(task.key))]
+            return cutter.graph
+    return _rooted(cutter, partitions, name, machine)
+
+
+def _rooted(cutter: Cutter, partitions: list[Partition], name: str, machine: Machine) -> Graph:
+    """Tasks for the root's partitions, each in pieces where it is the only one."""
+    work: list[Partition] = []
+    counts: list[int] = []
+    for partition in partitions:
+        if _is_at_rest(partition.program):
+            counts.append(0)
+            continue
+        wanted = 2 * machine.cpus if len(partitions) == 1 else 1
+        python = any(isinstance(node, Function) for node in walk(partition.program))
+        spread = python or not machine.shared_memory
+        pieces = cutter.pieces(partition.program, wanted) if spread else [partition.program]
+        work += [Partition(piece, partition.dims) for piece in pieces]
+        counts.append(len(pieces))
+    tasks = iter(cutter.tasks(work, name, [ToParts()] * len(work)) if work else [])
+    outputs = []
+    for partition, count in zip(partitions, counts, strict=True):
+        done = [TaskOutput(next(tasks).key) for _ in range(count)]
+        outputs.append(Partition(_concat(done) if count else partition.program, partition.dims))
+    cutter.graph.outputs = outputs
+    return cutter.graph
+
+
+# ---- programs
+
+
+def _concat(programs: Sequence[Plan]) -> Plan:
+    """Programs one after the other; neighbouring files and parts become one leaf."""
+    flat: list[Plan] = []
+    for program in programs:
+        flat += program.sources if isinstance(program, Concat) else [program]
+    merged: list[Plan] = []
+    for program in flat:
+        last = merged[-1] if merged else None
+        if isinstance(program, Files) and isinstance(last, Files) and _alike(last, program):
+            merged[-1] = dataclasses.replace(last, files=last.files + program.files)
+        elif isinstance(program, Parts) and isinstance(last, Parts):
+            merged[-1] = Parts(last.parts + program.parts)
+        else:
+            merged.append(program)
+    return merged[0] if len(merged) == 1 else Concat(tuple(merged))
+
+
+def _alike(a: Files, b: Files) -> bool:
+    return dataclasses.replace(a, files=()) == dataclasses.replace(b, files=())
+
+
+def _agree(dims: tuple[Dim, ...], others: tuple[Dim, ...]) -> bool:
+    known = {dim.dimension: dim for dim in others}
+    return all(known.get(dim.dimension, dim) == dim for dim in dims)
+
+
+def _shown(dims: tuple[Dim, ...]) -> str:
+    return ", ".join(f"{dim.dimension} {dim.index}/{dim.count}" for dim in dims)
+
+
+def _name(plan: Plan) -> str:
+    """What a node is called in progress bars and reports."""
+    match plan:
+        case Project() | Sql() | Function():
+            return plan.label
+        case Concat() if plan.sources:
+            return _name(plan.sources[0])
+        case Aggregate():
+            return "group_by" if plan.keys else "aggregate"
+    return {Files: "read", Memory: "table"}.get(type(plan), type(plan).__name__.lower())
+
+
+def _share(count: int, n: int, index: int) -> slice:
+    """The ``index``-th of ``n`` runs of ``count`` items whose lengths differ by at most one."""
+    return slice(count * index // n, count * (index + 1) // n)
+
+
+def _grouped(sources: Sequence[Plan], wanted: int) -> list[Plan]:
+    n = min(len(sources), max(1, wanted))
+    return [_concat(sources[_share(len(sources), n, i)]) for i in range(n)]
+
+
+def _is_cheap(program: Plan) -> bool:
+    return all(
+        isinstance(node, Files | Memory | Parts | TaskOutput | Concat) for node in walk(program)
+    )
+
+
+def _is_at_rest(program: Plan) -> bool:
+    """Whether tasks, or the driver, have left all rows where they can be read."""
+    return all(isinstance(node, Memory | Parts | TaskOutput | Concat) for node in walk(program))
+
+
+def _is_light(program: Plan) -> bool:
+    """Whether a program only picks and reshapes rows, in SQL."""
+    light = Files | Memory | Parts | TaskOutput | Concat | Project | Filter
+    return all(isinstance(node, light) for node in walk(program))
+
+
+def _base_files(program: Plan) -> Files | None:
+    """The files under a chain of row-wise nodes."""
+    while not isinstance(program, Files):
+        rowwise = (isinstance(program, Project) and is_rowwise(program.select)) or isinstance(
+            program, Filter
+        )
+        python = isinstance(program, Function) and program.shape in ROWWISE
+        if not (rowwise or python):
+            return None
+        program = program.inputs[0]
+    return program
+
+
+def _on_files(program: Plan, files: Files, group: Sequence[FileSlice]) -> Plan:
+    """The same chain over some of the files; over no rows of the first if there are none."""
+    if isinstance(program, Files):
+        return dataclasses.replace(files, files=tuple(group) or _no_rows(files))
+    return program.with_inputs((_on_files(program.inputs[0], files, group),))
+
+
+def _no_rows(files: Files) -> tuple[FileSlice, ...]:
+    if files.schema is not None or not files.files:
+        return ()
+    return (dataclasses.replace(files.files[0], begin=0, end=0),)
+
+
+def _file_pieces(program: Files, wanted: int) -> list[Plan]:
+    """Files and row ranges of about equal size, none much smaller than `PIECE_BYTES`."""
+    total = sum(file.size_bytes for file in program.files)
+    n = max(1, min(wanted, total // PIECE_BYTES + 1)) if program.files else 1
+    counted = all(file.num_rows is not None for file in program.files)
+    if counted and n > 1:
+        return _row_slices(program, n)
+    n = min(n, max(1, len(program.files)))
+    files = program.files
+    return [dataclasses.replace(program, files=files[_share(len(files), n, i)]) for i in range(n)]
+
+
+def _row_slices(program: Files, n: int) -> list[Plan]:
+    """Equal numbers of rows of files whose rows are counted."""
+    total = sum(_rows(file) for file in program.files)
+    made: list[Plan] = []
+    for i in range(n):
+        begin, end = total * i // n, total * (i + 1) // n
+        made.append(
+            dataclasses.replace(
+                program, files=_between(program.files, begin, end) or _no_rows(program)
+            )
+        )
+    return made
+
+
+def _rows(file: FileSlice) -> int:
+    end = file.end if file.end is not None else file.num_rows
+    assert end is not None  # noqa: S101 (callers have looked)
+    return end - file.begin
+
+
+def _between(files: Sequence[FileSlice], begin: int, end: int) -> tuple[FileSlice, ...]:
+    kept, position = [], 0
+    for file in files:
+        first, last = max(begin, position), min(end, position + _rows(file))
+        if first < last:
+            offset = file.begin - position
+            whole = first == position and last == position + _rows(file)
+            kept.append(
+                file
+                if whole
+                else dataclasses.replace(file, begin=first + offset, end=last + offset)
+            )
+        position += _rows(file)
+    return tuple(kept)
+
+
+def _table_slices(program: Memory, n: int) -> list[Plan]:
+    table = program.table
+    made: list[Plan] = []
+    for i in range(n):
+        begin, end = table.num_rows * i // n, table.num_rows * (i + 1) // n
+        made.append(Memory(f"{program.content}[{begin}:{end}]", table.slice(begin, end - begin)))
+    return made
+
+
+def size_of(program: Plan) -> int:
+    """An estimate of the bytes that a program reads, 0 where unknown."""
+    total = 0
+    for node in walk(program):
+        match node:
+            case Files():
+                for file in node.files:
+                    share = 1.0
+                    if file.num_rows and (file.begin or file.end is not None):
+                        share = _rows(file) / file.num_rows
+                    total += int(file.size_bytes * share)
+            case Memory():
+                total += node.table.nbytes
+            case Parts():
+                total += sum(part.num_bytes for part in node.parts)
+    return total

@@ -1,0 +1,2 @@
+def range_ids(*a):
+    raise NotImplementedError

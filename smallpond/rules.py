@@ -1,0 +1,335 @@
+"""Rules that turn a plan into a better one with the same rows; each is a pure function.
+
+``optimise`` moves filters and columns towards the data. ``distribute`` replaces global nodes by
+local ones with a `Repartition` between, for workers that share no memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from smallpond.plan import (
+    Aggregate,
+    By,
+    Concat,
+    Distinct,
+    Files,
+    Filter,
+    Format,
+    Gather,
+    How,
+    Join,
+    Limit,
+    Plan,
+    Project,
+    Repartition,
+    Sort,
+    Sql,
+    Union,
+    Window,
+)
+from smallpond.sql import Refers, in_two_steps, quote, refers
+
+
+def is_rowwise(select: str) -> bool:
+    """Whether a select list makes each row of one input row, whatever its neighbours are."""
+    uses = refers(select)
+    if uses.has_window or uses.has_subquery or uses.volatile:
+        return False
+    return not uses.has_aggregate
+
+
+# ---- optimise
+
+
+def optimise(plan: Plan) -> Plan:
+    """Filters, limits and columns next to the data."""
+    plan = bottom_up(plan, push_filter)
+    plan = bottom_up(plan, push_limit)
+    return prune(plan)
+
+
+def bottom_up(plan: Plan, rule: Callable[[Plan], Plan]) -> Plan:
+    """Applies a rule to every node, inputs first; shared nodes stay shared."""
+    done: dict[int, Plan] = {}
+
+    def visit(node: Plan) -> Plan:
+        if id(node) not in done:
+            inputs = tuple(visit(source) for source in node.inputs)
+            same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+            done[id(node)] = rule(node if same else node.with_inputs(inputs))
+        return done[id(node)]
+
+    return visit(plan)
+
+
+def push_filter(node: Plan) -> Plan:
+    """A filter below what moves or sorts rows: fewer rows to move."""
+    if not isinstance(node, Filter) or node.udfs:
+        return node
+    uses = refers(node.condition, "where")
+    if uses.volatile or uses.has_subquery or uses.has_window or "{" in node.condition:
+        return node
+    below = node.input
+    match below:
+        case Sort() | Gather():
+            return below.with_inputs((push_filter(dataclasses.replace(node, input=below.input)),))
+        case Repartition(by=By.HASH | By.COLUMN, keep_column=None) | Union() | Concat():
+            pushed = tuple(push_filter(dataclasses.replace(node, input=s)) for s in below.inputs)
+            return below.with_inputs(pushed)
+        case Distinct(on=()):
+            return below.with_inputs((push_filter(dataclasses.replace(node, input=below.input)),))
+        case Aggregate() if below.keys and _only_keys(uses, below):
+            return below.with_inputs((push_filter(dataclasses.replace(node, input=below.input)),))
+    return node
+
+
+def _only_keys(uses: Refers, node: Aggregate) -> bool:
+    """Whether a condition speaks of plain key columns only."""
+    plain = {name for name, expression in node.keys if expression in (name, quote(name))}
+    return uses.columns is not None and uses.columns <= plain
+
+
+def push_limit(node: Plan) -> Plan:
+    """A limit below a projection that gives one row for each."""
+    if not isinstance(node, Limit):
+        return node
+    below = node.input
+    if isinstance(below, Project) and _one_to_one(below):
+        return below.with_inputs((push_limit(Limit(below.input, node.num_rows)),))
+    if isinstance(below, Limit):
+        return push_limit(Limit(below.input, min(node.num_rows, below.num_rows)))
+    return node
+
+
+def _one_to_one(node: Project) -> bool:
+    return is_rowwise(node.select) and "unnest" not in refers(node.select).functions
+
+
+def prune(plan: Plan) -> Plan:
+    """Columns that nobody asks for are neither read nor moved."""
+    return _prune(plan, None)
+
+
+def _prune(node: Plan, needed: frozenset[str] | None) -> Plan:
+    match node:
+        case Files() if needed is not None and node.format is Format.PARQUET:
+            return _read_only(node, needed)
+        case Repartition() if needed is not None and node.by in (By.HASH, By.COLUMN, By.RANGE):
+            return _move_only(node, needed)
+    wants = _wants(node, needed)
+    inputs = tuple(_prune(s, w) for s, w in zip(node.inputs, wants, strict=True))
+    same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+    return node if same else node.with_inputs(inputs)
+
+
+def _read_only(node: Files, needed: frozenset[str]) -> Files:
+    """Columns in the order of the file are not known here; any order will do, for nodes above
+    name what they take. Names differ from the file's in case only at most, as in SQL.
+    """
+    if node.columns is None or not needed:
+        return node
+    lowered = {name.lower() for name in needed}
+    kept = tuple(name for name in node.columns if name.lower() in lowered)
+    return dataclasses.replace(node, columns=kept or node.columns[:1])
+
+
+def _move_only(node: Repartition, needed: frozenset[str]) -> Plan:
+    keys = [refers(f"({e})") for e in (*node.columns, *(k.expression for k in node.order))]
+    if not keys or any(key.columns is None for key in keys):
+        return node.with_inputs(tuple(_prune(s, None) for s in node.inputs))
+    wanted = needed.union(*(key.columns or () for key in keys))
+    if node.keep_column is not None:
+        wanted -= {node.keep_column}
+    return node.with_inputs(tuple(_narrowed(_prune(s, wanted), wanted) for s in node.inputs))
+
+
+def _narrowed(source: Plan, wanted: frozenset[str]) -> Plan:
+    """Takes the wanted columns, however their names are written; those that exist, at least."""
+    if isinstance(source, Files) and source.columns is not None:
+        return source
+    if isinstance(source, Project) and source.label == "columns":
+        return source
+    pattern = "|".join(_escaped(name) for name in sorted(wanted))
+    if not pattern:
+        return source
+    return Project(source, f"COLUMNS('(?i)^({pattern})$')", label="columns")
+
+
+def _escaped(name: str) -> str:
+    import re  # noqa: PLC0415
+
+    return re.escape(name).replace("'", "''")
+
+
+def _wants(node: Plan, needed: frozenset[str] | None) -> tuple[frozenset[str] | None, ...]:
+    """The columns that a node needs of each input, None for all."""
+    match node:
+        case Project():
+            return (_columns(refers(node.select)),)
+        case Filter():
+            return (_plus(needed, refers(node.condition, "where")),)
+        case Aggregate():
+            expressions = ", ".join(e for _, e in (*node.keys, *node.aggregates))
+            return (refers(expressions).columns,)
+        case Sort():
+            keys = refers(", ".join(key.expression for key in node.keys))
+            return (_plus(needed, keys),)
+        case Limit() | Gather():
+            return (needed,)
+        case Sql():
+            try:
+                named = {str(i): f"t{i}" for i in range(len(node.sources))}
+                from smallpond.sql import fill  # noqa: PLC0415
+
+                return (_columns(refers(fill(node.query, named), "query")),) * len(node.sources)
+            except ValueError:
+                return (None,) * len(node.sources)
+    return (None,) * len(node.inputs)
+
+
+def _columns(uses: Refers) -> frozenset[str] | None:
+    return uses.columns if uses.columns is None or "columns" not in uses.functions else None
+
+
+def _plus(needed: frozenset[str] | None, uses: Refers) -> frozenset[str] | None:
+    if needed is None or uses.columns is None:
+        return None
+    return needed | uses.columns
+
+
+# ---- distribute
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How widely to spread global work.
+
+    Attributes:
+        npartitions: of an exchange where the user said nothing; None to keep everything in one.
+        broadcast_bytes: a join's right side up to this size goes whole to every partition.
+    """
+
+    npartitions: int | None
+    broadcast_bytes: int = 64 << 20
+
+
+def distribute(plan: Plan, spread: Spread) -> Plan:
+    """Global nodes as local ones with a `Repartition` between them."""
+    if spread.npartitions:
+        plan = bottom_up(plan, top_rows)
+    return bottom_up(plan, lambda node: _distributed(node, spread))
+
+
+def top_rows(node: Plan) -> Plan:
+    """The first rows of a sort are among the first rows of its pieces."""
+    if not isinstance(node, Limit) or not isinstance(node.input, Sort) or node.input.partial:
+        return node
+    sort = node.input
+    order = ", ".join(key.sql() for key in sort.keys)
+    query = f"SELECT * FROM {{0}} ORDER BY {order} LIMIT {node.num_rows}"
+    first = Gather(Sql((sort.input,), query, label="sort (partial)", splits=True))
+    return Limit(Sort(first, sort.keys, npartitions=1), node.num_rows)
+
+
+def _distributed(node: Plan, spread: Spread) -> Plan:
+    match node:
+        case Aggregate():
+            n = node.npartitions or spread.npartitions
+            return _aggregate(node, n) if n else node
+        case Distinct():
+            n = node.npartitions or spread.npartitions
+            return _distinct(node, n) if n else node
+        case Sort(partial=False):
+            n = node.npartitions or spread.npartitions
+            return _sort(node, n) if n else node
+        case Window():
+            n = node.npartitions or spread.npartitions
+            return _window(node, n) if n and node.partition_by else node
+        case Join():
+            n = node.npartitions or spread.npartitions
+            return _join(node, n, spread) if n else node
+    return node
+
+
+def _aggregate(node: Aggregate, n: int) -> Plan:
+    """Partial results before rows move, where each aggregate has such."""
+    steps = [in_two_steps(name, expression) for name, expression in node.aggregates]
+    keys = tuple(quote(name) for name, _ in node.keys)
+    plain = tuple((name, quote(name)) for name, _ in node.keys)
+    if all(step is not None for step in steps):
+        first = tuple(item for step in steps if step is not None for item in step.first)
+        then = tuple(
+            (name, step.then)
+            for (name, _), step in zip(node.aggregates, steps, strict=True)
+            if step is not None
+        )
+        partial = _local(Aggregate(node.input, node.keys, first), "group_by (partial)", splits=True)
+        if not keys:
+            return _local(Aggregate(Gather(partial), (), then), "aggregate")
+        moved = Repartition((partial,), n, By.HASH, keys, dimension=_dimension(node))
+        return Gather(_local(Aggregate(moved, plain, then), "group_by"))
+    if not keys:
+        return dataclasses.replace(node, input=Gather(node.input))
+    expressions = tuple(expression for _, expression in node.keys)
+    moved = Repartition((node.input,), n, By.HASH, expressions, dimension=_dimension(node))
+    return Gather(_local(Aggregate(moved, node.keys, node.aggregates), "group_by"))
+
+
+def _dimension(node: Plan) -> str:
+    """A name of its own, so that this exchange meets no other."""
+    return f"{type(node).__name__.lower()}:{node.key[:8]}"
+
+
+def _local(node: Aggregate | Distinct, label: str, *, splits: bool = False) -> Plan:
+    """A global node applied to each partition by itself, as a query."""
+    if isinstance(node, Distinct):
+        on = f"ON ({', '.join(quote(name) for name in node.on)}) " if node.on else ""
+        return Sql((node.input,), f"SELECT DISTINCT {on}* FROM {{0}}", label=label, splits=splits)
+    items = ", ".join(f"{e} AS {quote(name)}" for name, e in (*node.keys, *node.aggregates))
+    group = f"\nGROUP BY {', '.join(e for _, e in node.keys)}" if node.keys else ""
+    return Sql((node.input,), f"SELECT {items} FROM {{0}}{group}", label=label, splits=splits)
+
+
+def _distinct(node: Distinct, n: int) -> Plan:
+    partial = _local(Distinct(node.input, node.on), "distinct (partial)", splits=True)
+    keys = tuple(quote(name) for name in node.on)
+    moved = Repartition((partial,), n, By.HASH, keys, dimension=_dimension(node))
+    return Gather(_local(Distinct(moved, node.on), "distinct"))
+
+
+def _sort(node: Sort, n: int) -> Plan:
+    if n == 1:
+        return node
+    moved = Repartition((node.input,), n, By.RANGE, order=node.keys, dimension=_dimension(node))
+    return Gather(Sort(moved, node.keys, partial=True, demand=node.demand))
+
+
+def _window(node: Window, n: int) -> Plan:
+    moved = Repartition((node.input,), n, By.HASH, node.partition_by, dimension=_dimension(node))
+    return Gather(Sql((moved,), f"SELECT *,\n{node.select}\nFROM {{0}}", label="window"))
+
+
+def _join(node: Join, n: int, spread: Spread) -> Plan:
+    from smallpond.physical import size_of  # noqa: PLC0415
+
+    small = node.how in (How.INNER, How.LEFT, How.SEMI, How.ANTI, How.CROSS)
+    right_bytes = size_of(node.right)
+    broadcast = node.broadcast
+    if broadcast is None:
+        broadcast = small and 0 < right_bytes <= spread.broadcast_bytes
+    if broadcast or node.how is How.CROSS:
+        return dataclasses.replace(node, broadcast=True)
+    dimension = _dimension(node)
+    left, right = (
+        Repartition((side,), n, By.HASH, tuple(quote(k) for k in keys), dimension=dimension)
+        for side, keys in ((node.left, node.left_keys), (node.right, node.right_keys))
+    )
+    on = " AND ".join(
+        f"l.{quote(a)} = r.{quote(b)}" for a, b in zip(node.left_keys, node.right_keys, strict=True)
+    )
+    kind = node.how.value.upper()
+    query = f"SELECT {node.select} FROM {{0}} l {kind} JOIN {{1}} r ON {on}"
+    return Gather(Sql((left, right), query, label="join"))

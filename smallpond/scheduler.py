@@ -1,0 +1,508 @@
+"""One loop that runs a graph of tasks on any executor.
+
+It retries what failed by accident, runs again in several passes what lacked memory, starts second
+copies of stragglers, and never waits for what cannot come.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from smallpond.engine.passes import can_be_cut
+from smallpond.errors import (
+    CorruptedDataError,
+    InjectedFault,
+    NonzeroExitCode,
+    OutOfMemory,
+    PlanError,
+    SmallpondError,
+    StallError,
+    TaskError,
+)
+from smallpond.events import (
+    Advanced,
+    Event,
+    Listener,
+    Metrics,
+    RunFinished,
+    RunStarted,
+    State,
+    TaskEvent,
+)
+from smallpond.executors import Executor, Outcome, Worker
+from smallpond.handoff import split_parts_by_rows
+from smallpond.physical import Graph
+from smallpond.results import Results
+from smallpond.task import Attempt, Resources, Result, Settings, Task, ToRowRanges, with_inputs
+
+MAX_FAILURES = 4
+PASSES = (1, 4, 16, 64)
+STALL_S = 30.0
+_POLL_S = 0.1
+_MIN_SAMPLES = 5
+_MIN_STRAGGLER_S = 1.0
+
+_log = logging.getLogger("smallpond")
+_runs = itertools.count()
+
+
+@dataclass
+class _Running:
+    task: Task
+    attempt: Attempt
+    worker: Worker
+    started_s: float
+
+
+@dataclass
+class _Story:
+    """What has happened to one task so far."""
+
+    attempts: int = 0
+    failures: int = 0
+    losses: int = 0
+    memory_step: int = 0
+    not_before_s: float = 0.0
+
+
+@dataclass
+class Scheduler:
+    """Runs graphs; one for a session.
+
+    Attributes:
+        results: finished tasks, in this run and earlier ones.
+        speculate: whether stragglers get second copies.
+    """
+
+    executor: Executor
+    settings: Settings
+    results: Results
+    listeners: Sequence[Listener] = ()
+    speculate: bool = True
+    stall_s: float = STALL_S
+    _warned: set[str] = field(default_factory=set)
+
+    def run(self, graph: Graph) -> dict[str, Result]:
+        """Runs all tasks of a graph that have not been run before.
+
+        Returns:
+            Result by task key.
+
+        Raises:
+            TaskError: a task failed for good; the others were stopped.
+            StallError: some tasks can never run.
+        """
+        run = _Run(self, graph)
+        run.emit(RunStarted(run.idx, time.time(), tuple(graph.stages)))
+        error = "interrupted"
+        try:
+            results = run.loop()
+            error = ""
+        except SmallpondError as failure:
+            error = str(failure).splitlines()[0]
+            raise
+        finally:
+            run.stop()
+            run.emit(RunFinished(run.idx, time.time(), error))
+        return results
+
+    def clamp(self, task: Task, workers: Sequence[Worker]) -> Resources:
+        """What a task asks for, or the most that any worker has."""
+        wants = task.resources
+        if wants.gpus > max(worker.gpus for worker in workers):
+            most = max(worker.gpus for worker in workers)
+            raise PlanError(
+                f"{task.name}: gpu_limit={wants.gpus:g} is more than any worker has ({most:g}); "
+                "start workers with GPUs, or ask for fewer"
+            )
+        largest = max(workers, key=lambda worker: (worker.cpus, worker.memory_bytes))
+        cpus = min(wants.cpus, largest.cpus)
+        memory = wants.memory_bytes
+        if memory is not None:
+            memory = min(memory, max(worker.memory_bytes for worker in workers))
+        if (cpus, memory) != (wants.cpus, wants.memory_bytes):
+            self._warn(
+                f"{task.name} asks for {wants.cpus} CPUs and {wants.memory_bytes or 'any'} bytes, "
+                f"more than any worker has; it gets {cpus} CPUs and {memory or 'any'} bytes"
+            )
+        return Resources(cpus, memory, wants.gpus)
+
+    def _warn(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            _log.warning(message)
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(self, scheduler: Scheduler, graph: Graph) -> None:
+        self.idx = next(_runs)
+        self._scheduler = scheduler
+        self._executor = scheduler.executor
+        self._tasks = {task.key: task for task in graph.tasks}
+        self._results: dict[str, Result] = {}
+        self._stories = {key: _Story() for key in self._tasks}
+        self._running: dict[str, _Running] = {}
+        self._durations: dict[int, list[float]] = {}
+        self._waiting = dict.fromkeys(self._tasks)
+        self._users: dict[str, list[str]] = {}
+        for task in graph.tasks:
+            for key in task.needs:
+                self._users.setdefault(key, []).append(task.key)
+        self._ready: list[str] = []
+        self._stalled_since_s: float | None = None
+        self._advanced_s = 0.0
+
+    def emit(self, event: Event) -> None:
+        for listener in self._scheduler.listeners:
+            listener(event)
+
+    # ---- the loop
+
+    def loop(self) -> dict[str, Result]:
+        self._reuse()
+        self._find_ready(self._tasks)
+        while len(self._results) < len(self._tasks):
+            self._start_ready()
+            self._copy_stragglers()
+            if len(self._results) == len(self._tasks):
+                break
+            for outcome in self._executor.wait(self._patience_s()):
+                self._finish(outcome)
+            self._tell_progress()
+            self._look_for_stall()
+        return self._results
+
+    def stop(self) -> None:
+        """Cancels what still runs."""
+        for attempt_id in list(self._running):
+            self._drop(attempt_id, State.CANCELLED)
+
+    def _patience_s(self) -> float:
+        """Until an outcome, or until a retry is due."""
+        now = time.monotonic()
+        due = [self._stories[key].not_before_s - now for key in self._ready]
+        return min([_POLL_S, *(max(0.001, wait) for wait in due)])
+
+    def _reuse(self) -> None:
+        """Tasks that an earlier run finished, and those that nobody needs any more for that."""
+        for key, task in self._tasks.items():
+            found = self._scheduler.results.find(key)
+            if found is not None:
+                self._results[key] = found
+                del self._waiting[key]
+                self._tell(task, State.REUSED, 0, "", found.metrics)
+        # What only finished tasks would read need not be computed.
+        for key in reversed(list(self._tasks)):
+            users = self._users.get(key, [])
+            if key in self._waiting and users and all(user in self._results for user in users):
+                self._results[key] = Result()
+                del self._waiting[key]
+                self._tell(self._tasks[key], State.REUSED, 0, "", Metrics())
+
+    def _find_ready(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            if key in self._waiting and self._tasks[key].needs <= self._results.keys():
+                del self._waiting[key]
+                self._ready.append(key)
+        self._ready.sort(key=lambda key: self._tasks[key].stage_idx)
+
+    def _start_ready(self) -> None:
+        while True:
+            at_once = [k for k in self._ready if isinstance(self._tasks[k].sink, ToRowRanges)]
+            for key in at_once:
+                self._ready.remove(key)
+                self._cut_rows(self._tasks[key])
+            if not at_once:
+                break
+        if not self._ready:
+            return
+        workers = self._executor.workers()
+        if not workers:
+            return
+        free = _Free(workers, self._running.values())
+        now = time.monotonic()
+        for key in list(self._ready):
+            story = self._stories[key]
+            if story.not_before_s > now:
+                continue
+            task = self._tasks[key]
+            wants = self._scheduler.clamp(task, workers)
+            if story.memory_step:
+                largest = max(workers, key=lambda worker: worker.memory_bytes)
+                wants = Resources(largest.cpus, largest.memory_bytes, wants.gpus)
+            worker = free.take(wants)
+            if worker is not None:
+                self._ready.remove(key)
+                self._submit(task, worker, wants)
+            elif free.none_left:
+                break
+
+    def _submit(
+        self, task: Task, worker: Worker, wants: Resources, *, speculative: bool = False
+    ) -> None:
+        story = self._stories[task.key]
+        memory = wants.memory_bytes or worker.memory_bytes * wants.cpus // worker.cpus
+        passes = PASSES[story.memory_step]
+        attempt = Attempt(
+            task=with_inputs(task, self._results),
+            key=task.key,
+            number=story.attempts,
+            passes=passes,
+            cpus=wants.cpus if passes == 1 else 1,
+            memory_bytes=memory,
+            settings=self._scheduler.settings,
+            speculative=speculative,
+        )
+        story.attempts += 1
+        self._running[attempt.id] = _Running(
+            dataclasses.replace(task, resources=wants), attempt, worker, time.monotonic()
+        )
+        self._tell(task, State.STARTED, attempt.number, worker.name, attempt=attempt)
+        self._executor.submit(attempt)
+
+    def _cut_rows(self, task: Task) -> None:
+        """Done here and now, for it only divides what is known of parts."""
+        resolved = with_inputs(task, self._results)
+        parts = getattr(resolved.program, "parts", ())
+        groups = split_parts_by_rows(parts, task.sink.num_outputs)
+        self._done(task, Result(outputs=tuple(tuple(group) for group in groups)))
+
+    # ---- outcomes
+
+    def _finish(self, outcome: Outcome) -> None:
+        running = self._running.pop(outcome.attempt_id, None)
+        if running is None:
+            return  # it was cancelled
+        task = self._tasks[running.task.key]
+        if outcome.result is not None:
+            elapsed = time.monotonic() - running.started_s
+            self._durations.setdefault(task.stage_idx, []).append(elapsed)
+            self._tell(
+                task, State.FINISHED, running.attempt.number, outcome.worker,
+                outcome.result.metrics, attempt=running.attempt,
+            )  # fmt: skip
+            self._drop_copies(task)
+            self._done(task, self._scheduler.results.keep(task, outcome.result))
+        else:
+            assert outcome.error is not None  # noqa: S101 (one or the other)
+            self._failed(task, running, outcome)
+
+    def _done(self, task: Task, result: Result) -> None:
+        self._results[task.key] = result
+        self._find_ready(self._users.get(task.key, ()))
+
+    def _failed(self, task: Task, running: _Running, outcome: Outcome) -> None:
+        error = outcome.error
+        assert error is not None  # noqa: S101
+        self._tell(
+            task, State.FAILED, running.attempt.number, outcome.worker,
+            error=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            attempt=running.attempt,
+        )  # fmt: skip
+        if any(other.task.key == task.key for other in self._running.values()):
+            return  # another copy is still at it
+        story = self._stories[task.key]
+        if isinstance(error, CorruptedDataError) and self._remake(error):
+            story.failures += 1
+            self._waiting[task.key] = None
+            return
+        if outcome.lost:
+            story.losses += 1
+        if isinstance(error, OutOfMemory) or story.losses >= 2:
+            story.losses = 0
+            self._less_memory(task, story, error)
+        elif _is_accident(error) or outcome.lost:
+            story.failures += 1
+            if story.failures >= MAX_FAILURES:
+                raise _final(task, error, f"failed {story.failures} times") from error
+            story.not_before_s = time.monotonic() + 0.05 * 2**story.failures
+        else:
+            raise _final(task, error) from error
+        self._ready.append(task.key)
+
+    def _less_memory(self, task: Task, story: _Story, error: BaseException) -> None:
+        """The next attempt has a worker to itself, and takes the data in more passes."""
+        limit = len(PASSES) - 1 if can_be_cut(task.program) else 1
+        if story.memory_step >= limit:
+            advice = "raise memory_limit, or repartition() into more partitions first"
+            if isinstance(error, NonzeroExitCode):
+                raise _final(task, error, "its worker died each time") from error
+            where = f" of partition {task.partition}" if task.partition else ""
+            raise OutOfMemory(f"{task.name}{where}: {error}; {advice}") from error
+        story.memory_step += 1
+        _log.info("%s lacks memory; once more in %d passes", task.name, PASSES[story.memory_step])
+
+    def _remake(self, error: CorruptedDataError) -> bool:
+        """Runs the task again whose hand-off file is damaged; once."""
+        key = self._scheduler.results.owner(error.url)
+        if key not in self._tasks or self._stories[key].failures:
+            return False
+        _log.warning("%s; computing it again", error)
+        self._scheduler.results.forget(key)
+        del self._results[key]
+        self._stories[key].failures += 1
+        for needed in self._tasks[key].needs:
+            if not self._results[needed].outputs:  # it was skipped for the finished result
+                self._scheduler.results.forget(needed)
+                self._results.pop(needed)
+                self._waiting[needed] = None
+        self._waiting[key] = None
+        self._find_ready(list(self._waiting))
+        return True
+
+    def _drop(self, attempt_id: str, state: State) -> None:
+        running = self._running.pop(attempt_id)
+        self._executor.cancel(attempt_id)
+        task = self._tasks[running.task.key]
+        self._tell(
+            task, state, running.attempt.number, running.worker.name, attempt=running.attempt
+        )
+
+    def _drop_copies(self, task: Task) -> None:
+        for attempt_id, running in list(self._running.items()):
+            if running.task.key == task.key:
+                self._drop(attempt_id, State.CANCELLED)
+
+    # ---- stragglers and stalls
+
+    def _copy_stragglers(self) -> None:
+        """A second copy of what takes far longer than its siblings did, on idle processors."""
+        if not self._scheduler.speculate or self._ready or not self._running:
+            return
+        workers = self._executor.workers()
+        free = _Free(workers, self._running.values())
+        now = time.monotonic()
+        counts: dict[str, int] = {}
+        for running in self._running.values():
+            counts[running.task.key] = counts.get(running.task.key, 0) + 1
+        for running in list(self._running.values()):
+            finished = self._durations.get(running.task.stage_idx, [])
+            if len(finished) < _MIN_SAMPLES or counts[running.task.key] > 1:
+                continue
+            usual_s = statistics.quantiles(finished, n=20)[-1]
+            if now - running.started_s < max(_MIN_STRAGGLER_S, 3 * usual_s):
+                continue
+            worker = free.take(running.task.resources)
+            if worker is not None:
+                task = self._tasks[running.task.key]
+                self._submit(task, worker, running.task.resources, speculative=True)
+
+    def _look_for_stall(self) -> None:
+        """Nothing runs, nothing can start, and something is left to do."""
+        if self._running or len(self._results) == len(self._tasks):
+            self._stalled_since_s = None
+            return
+        now = time.monotonic()
+        if any(self._stories[key].not_before_s > now for key in self._ready):
+            return
+        if self._ready and self._executor.workers():
+            self._stalled_since_s = None
+            return
+        if self._stalled_since_s is None:
+            self._stalled_since_s = now
+        if self._ready and now - self._stalled_since_s < self._scheduler.stall_s:
+            return
+        blocked = [self._tasks[key] for key in (*self._ready, *self._waiting)]
+        names = ", ".join(dict.fromkeys(f"{t.name} {t.partition}".strip() for t in blocked[:10]))
+        why = "there is no worker left" if self._ready else "their inputs cannot come"
+        raise StallError(f"{len(blocked)} tasks are blocked, because {why}: {names}")
+
+    # ---- telling
+
+    def _tell(
+        self,
+        task: Task,
+        state: State,
+        number: int,
+        worker: str,
+        metrics: Metrics | None = None,
+        *,
+        error: str = "",
+        attempt: Attempt | None = None,
+    ) -> None:
+        self.emit(
+            TaskEvent(
+                self.idx, time.time(), task.stage_idx, task.key, state, number, worker,
+                task.partition, metrics or Metrics(), error,
+                speculative=attempt is not None and attempt.speculative,
+                passes=attempt.passes if attempt is not None else 1,
+            )
+        )  # fmt: skip
+
+    def _tell_progress(self) -> None:
+        now = time.monotonic()
+        if now - self._advanced_s < 2 * _POLL_S or not self._running:
+            return
+        self._advanced_s = now
+        sums: dict[int, float] = {}
+        for attempt_id, fraction in self._executor.progress().items():
+            running = self._running.get(attempt_id)
+            if running is not None:
+                stage = running.task.stage_idx
+                sums[stage] = sums.get(stage, 0.0) + max(0.0, fraction)
+        for stage, fraction in sums.items():
+            self.emit(Advanced(self.idx, stage, fraction))
+
+
+class _Free:
+    """What the workers have left."""
+
+    def __init__(self, workers: Sequence[Worker], running: Iterable[_Running]) -> None:
+        self._left = {
+            worker.name: [worker.cpus, worker.memory_bytes, worker.gpus] for worker in workers
+        }
+        self._workers = {worker.name: worker for worker in workers}
+        for item in running:
+            if item.worker.name in self._left:
+                self._use(item.worker.name, item.task.resources)
+
+    @property
+    def none_left(self) -> bool:
+        """Whether no worker has a processor left."""
+        return all(cpus < 1 for cpus, _, _ in self._left.values())
+
+    def take(self, wants: Resources) -> Worker | None:
+        """The worker with the most processors left that has what is wanted; it is used then."""
+        memory = wants.memory_bytes or 0
+        fitting = [
+            name
+            for name, (cpus, bytes_left, gpus) in self._left.items()
+            if cpus >= wants.cpus and bytes_left >= memory and gpus >= wants.gpus
+        ]
+        if not fitting:
+            return None
+        name = max(fitting, key=lambda name: self._left[name][0])
+        self._use(name, wants)
+        return self._workers[name]
+
+    def _use(self, name: str, wants: Resources) -> None:
+        left = self._left[name]
+        left[0] -= wants.cpus
+        left[1] -= wants.memory_bytes or 0
+        left[2] -= wants.gpus
+
+
+def _is_accident(error: BaseException) -> bool:
+    """Whether the same attempt may well succeed the next time."""
+    if isinstance(error, InjectedFault | NonzeroExitCode | ConnectionError | TimeoutError):
+        return True
+    return isinstance(error, OSError) and not isinstance(
+        error, FileNotFoundError | PermissionError | IsADirectoryError
+    )
+
+
+def _final(task: Task, error: BaseException, how: str = "") -> BaseException:
+    """The error that the user gets: which operation, which partition, why."""
+    where = f" (partition {task.partition})" if task.partition else ""
+    note = f"{how}: " if how else ""
+    if isinstance(error, TaskError | PlanError) and not how:
+        return error
+    return TaskError(f"{task.name}{where}: {note}{type(error).__name__}: {error}")

@@ -1,0 +1,222 @@
+"""Sessions: where DataFrames come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from smallpond import sources
+from smallpond.config import Config
+from smallpond.errors import PlanError
+from smallpond.events import Event
+from smallpond.job import Job
+from smallpond.keywords import Keywords
+from smallpond.plan import Format, Plan, Sql
+from smallpond.sql import fill, literal, refers
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+    from smallpond.dataframe import DataFrame
+
+
+class Session:
+    """Reads data into DataFrames, and computes them as one job.
+
+    A session is a context manager; leaving it, or the end of the program, shuts it down.
+    """
+
+    def __init__(self, config: Config | None = None, **kwargs: Any) -> None:
+        self.config = config or Config.from_args_and_env(**kwargs)
+        self.job = Job(self.config)
+
+    # ---- reading
+
+    def read_parquet(
+        self,
+        paths: str | list[str],
+        recursive: bool = False,
+        columns: list[str] | None = None,
+        union_by_name: bool = False,
+    ) -> DataFrame:
+        """Reads Parquet files.
+
+        Args:
+            paths: files, folders or patterns, on this machine or at an address that fsspec knows
+                (``s3://``, ``gs://``, ``hf://``, ``3fs://``).
+            recursive: look into folders of folders, and take ``column=value`` in their names for
+                columns.
+            columns: those to read.
+            union_by_name: files may have different columns.
+
+        Raises:
+            FileNotFoundError: a path or pattern matches nothing.
+        """
+        options = {"union_by_name": "true"} if union_by_name else {}
+        if recursive:
+            options["hive_partitioning"] = "true"
+        return self._files(paths, Format.PARQUET, recursive, columns=columns, options=options)
+
+    def read_csv(
+        self,
+        paths: str | list[str],
+        schema: dict[str, str] | None = None,
+        delim: str = ",",
+        *,
+        header: bool | None = None,
+    ) -> DataFrame:
+        """Reads CSV files.
+
+        Args:
+            paths: as for `read_parquet`.
+            schema: SQL type of each column, in order; then files have no header unless
+                ``header=True``. Without it names and types are found out.
+            delim: what separates columns.
+            header: whether the first line has names.
+        """
+        options = {"delim": literal(delim)}
+        if header is not None or schema is not None:
+            options["header"] = "true" if header else "false"
+        return self._files(paths, Format.CSV, recursive=False, schema=schema, options=options)
+
+    def read_json(self, paths: str | list[str], schema: dict[str, str] | None = None) -> DataFrame:
+        """Reads JSON files with an object a line; without ``schema`` types are found out."""
+        options = {"format": "'newline_delimited'", "maximum_object_size": str(1 << 30)}
+        return self._files(paths, Format.JSON, recursive=False, schema=schema, options=options)
+
+    def read_ipc(self, paths: str | list[str], recursive: bool = False) -> DataFrame:
+        """Reads Arrow IPC (Feather) files."""
+        return self._files(paths, Format.IPC, recursive)
+
+    def read_delta(self, path: str, version: int | None = None) -> DataFrame:
+        """Reads the current or an earlier version of a Delta table."""
+        from smallpond.tables import delta_files  # noqa: PLC0415
+
+        return self._frame(delta_files(path, version, self.config.storage))
+
+    def read_iceberg(self, path: str, snapshot_id: int | None = None) -> DataFrame:
+        """Reads the current or an earlier snapshot of an Iceberg table.
+
+        Args:
+            path: of the table's folder, or of a metadata file.
+            snapshot_id: of the snapshot; the current one by default.
+        """
+        from smallpond.tables import iceberg_files  # noqa: PLC0415
+
+        return self._frame(iceberg_files(path, snapshot_id, self.config.storage))
+
+    def _files(
+        self,
+        paths: str | Sequence[str],
+        file_format: Format,
+        recursive: bool,
+        *,
+        columns: Iterable[str] | None = None,
+        schema: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> DataFrame:
+        return self._frame(
+            sources.files(
+                paths,
+                file_format,
+                self.config.storage,
+                recursive=recursive,
+                columns=columns,
+                schema=schema,
+                options=options,
+            )
+        )
+
+    def from_items(self, items: list[Any]) -> DataFrame:
+        """Rows from dicts, or from other values as a column "item"."""
+        return self.from_arrow(sources.items(items))
+
+    def from_pandas(self, df: pd.DataFrame) -> DataFrame:
+        """Rows from a pandas DataFrame, without its index."""
+        return self.from_arrow(pa.Table.from_pandas(df, preserve_index=False))
+
+    def from_polars(self, df: pl.DataFrame) -> DataFrame:
+        """Rows from a Polars DataFrame."""
+        return self.from_arrow(df.to_arrow())
+
+    def from_arrow(self, table: pa.Table) -> DataFrame:
+        """Rows from an Arrow table."""
+        if not isinstance(table, pa.Table):
+            raise PlanError(f"from_arrow: a pyarrow.Table expected, got {type(table).__name__}")
+        return self._frame(sources.table(table))
+
+    def partial_sql(self, query: str, *inputs: DataFrame, **kwargs: Any) -> DataFrame:
+        """A query over each partition by itself.
+
+        Args:
+            query: SQL with the inputs as ``{0}``, ``{1}`` and so on.
+            inputs: DataFrames whose partitions match, or of one partition, which then goes to
+                all of them.
+            kwargs: ``udfs``, ``cpu_limit``, ``memory_limit`` and the like.
+        """
+        more = Keywords("partial_sql", kwargs)
+        names = {str(i): f"input{i}" for i in range(len(inputs))}
+        try:
+            refers(fill(query, names), "query")
+        except PlanError as error:
+            raise PlanError(f"partial_sql: {error}\nin partial_sql: {query}") from error
+        node = Sql(tuple(df.plan for df in inputs), query, more.udfs(), demand=more.demand())
+        more.done()
+        return self._frame(node)
+
+    def sql(self, query: str, **tables: DataFrame) -> DataFrame:
+        """A query over whole DataFrames, ``sql("select * from {a} join {b} using (k)", a=, b=)``."""
+        from smallpond.plan import Gather  # noqa: PLC0415
+
+        numbered = fill(query, {name: f"{{{i}}}" for i, name in enumerate(tables)})
+        gathered = tuple(Gather(df.plan) for df in tables.values())
+        try:
+            refers(fill(numbered, {str(i): f"t{i}" for i in range(len(tables))}), "query")
+        except PlanError as error:
+            raise PlanError(f"sql: {error}\nin sql: {query}") from error
+        return self._frame(Sql(gathered, numbered, label="sql"))
+
+    def _frame(self, plan: Plan) -> DataFrame:
+        from smallpond.dataframe import DataFrame  # noqa: PLC0415
+
+        return DataFrame(self, plan)
+
+    # ---- the job
+
+    def wait(self, *dfs: DataFrame) -> None:
+        """Computes several DataFrames."""
+        for df in dfs:
+            df.compute()
+
+    def on_event(self, listener: Callable[[Event], None]) -> None:
+        """Has a function called with every event of every run, see `smallpond.events`."""
+        self.job.listeners.append(listener)
+
+    def report(self, path: str) -> None:
+        """Writes what has run so far as one HTML page: stages, a timeline of tasks, retries."""
+        from smallpond.report.timeline import write_html  # noqa: PLC0415
+
+        write_html(self.job.recorder, Path(path))
+
+    def shutdown(self) -> None:
+        """Stops what runs, and removes the job's folder."""
+        self.job.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.job.close(failed=error is not None)
+
+
+SessionBase = Session

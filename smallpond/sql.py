@@ -1,0 +1,298 @@
+"""SQL text: the users' placeholders, names in quotes, and what an expression refers to."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from smallpond.errors import PlanError
+
+# A brace pair is a placeholder only if its name is known; `{'x': a}` is a struct, and stays one.
+_BRACES = re.compile(r"\{\{|\}\}|\{(\w+)\}")
+VOLATILE = {"random", "uuid", "gen_random_uuid", "uuidv7", "nextval", "setseed"}
+AGGREGATES = {
+    *("sum", "count", "count_star", "min", "max", "avg", "mean", "list", "array_agg", "median"),
+    *("string_agg", "group_concat", "first", "last", "any_value", "arg_max", "arg_min", "mode"),
+    *("stddev", "variance", "quantile", "quantile_cont", "quantile_disc", "bool_and", "bool_or"),
+    *("histogram", "approx_count_distinct", "product", "stddev_samp", "stddev_pop", "var_samp"),
+    *("var_pop", "corr", "skewness", "kurtosis", "entropy", "bit_and", "bit_or", "bit_xor"),
+}
+# Aggregates that can be computed from themselves over parts, and how.
+COMBINE = {
+    "sum": "sum",
+    "min": "min",
+    "max": "max",
+    "count": "sum",
+    "count_star": "sum",
+    "bool_and": "bool_and",
+    "bool_or": "bool_or",
+    "bit_and": "bit_and",
+    "bit_or": "bit_or",
+    "bit_xor": "bit_xor",
+}
+
+
+def quote(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def fill(query: str, values: Mapping[str, object]) -> str:
+    """Replaces ``{name}`` by its value where the name is known; other braces stay as they are.
+
+    Doubled braces become single ones when the text holds a placeholder-like pair inside them, as
+    queries written for the original have them.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        name = match[1]
+        if name is None:
+            return match[0][0]
+        return str(values[name]) if name in values else match[0]
+
+    return _BRACES.sub(replace, query) if _written_for_format(query) else _fill_known(query, values)
+
+
+def _written_for_format(query: str) -> bool:
+    """Whether every brace of the text is doubled or part of a placeholder."""
+    return "{{" in query and not re.search(r"[{}]", _BRACES.sub("", query))
+
+
+def _fill_known(query: str, values: Mapping[str, object]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda m: str(values[m[1]]) if m[1] in values else m[0], query)
+
+
+@dataclass(frozen=True)
+class Refers:
+    """What a piece of SQL refers to.
+
+    Attributes:
+        columns: names of columns, without tables; None if it takes all (``*``, COLUMNS(...)).
+        functions: names in lower case.
+        has_window, has_subquery, has_lambda: what makes it more than a plain expression.
+    """
+
+    columns: frozenset[str] | None
+    functions: frozenset[str]
+    has_window: bool = False
+    has_subquery: bool = False
+    has_lambda: bool = False
+
+    @property
+    def has_aggregate(self) -> bool:
+        """Whether it is (or may be) one value of many rows."""
+        return bool(self.functions & AGGREGATES)
+
+    @property
+    def volatile(self) -> bool:
+        """Whether two evaluations may differ."""
+        return bool(self.functions & VOLATILE)
+
+
+@functools.lru_cache(maxsize=4096)
+def parse(statement: str) -> Any:
+    """The parsed statement as DuckDB describes it.
+
+    Raises:
+        PlanError: it does not parse; the message shows the place.
+    """
+    import duckdb  # noqa: PLC0415
+
+    con = _parser()
+    try:
+        rows = con.execute("SELECT json_serialize_sql($1::VARCHAR)", [statement]).fetchall()
+    except duckdb.Error as error:
+        raise PlanError(str(error)) from error
+    tree = json.loads(rows[0][0])
+    if tree["error"]:
+        raise PlanError(_pointed(statement, tree))
+    return tree["statements"]
+
+
+@functools.lru_cache(maxsize=1)
+def _shared_parser() -> Any:
+    import duckdb  # noqa: PLC0415
+
+    return duckdb.connect(":memory:", config={"threads": "1"})
+
+
+def _parser() -> Any:
+    return _shared_parser().cursor()
+
+
+def _pointed(statement: str, tree: Mapping[str, Any]) -> str:
+    """DuckDB's message, with the line it means and a mark below."""
+    message = f"{tree.get('error_type', 'parser')} error: {tree['error_message']}"
+    position = tree.get("position")
+    if position is None or not str(position).isdigit():
+        return message
+    before = statement[: int(position)]
+    line = before.count("\n")
+    column = int(position) - (before.rfind("\n") + 1)
+    return f"{message}\nLINE {line + 1}: {statement.splitlines()[line]}\n{' ' * (column + 8)}^"
+
+
+def refers(fragment: str, kind: str = "select") -> Refers:
+    """What a select list, a condition, an ORDER BY list or a whole query refers to.
+
+    Args:
+        fragment: the user's text.
+        kind: "select", "where" or "query".
+
+    Raises:
+        PlanError: the text does not parse.
+    """
+    template = {"select": "SELECT {}\nFROM t", "where": "SELECT 1 FROM t WHERE ({}\n)"}
+    statement = template[kind].replace("{}", fragment) if kind != "query" else fragment
+    columns: set[str] = set()
+    functions: set[str] = set()
+    flags: set[str] = set()
+    _collect(parse(statement), columns, functions, flags)
+    everything = "star" in flags
+    return Refers(
+        None if everything else frozenset(columns),
+        frozenset(functions),
+        "window" in flags,
+        "subquery" in flags,
+        "lambda" in flags,
+    )
+
+
+def _collect(node: Any, columns: set[str], functions: set[str], flags: set[str]) -> None:
+    if isinstance(node, list):
+        for item in node:
+            _collect(item, columns, functions, flags)
+    elif isinstance(node, dict):
+        kind = node.get("class")
+        if kind == "COLUMN_REF":
+            # `s.x` may be field x of column s, or column x of table s: both are taken as needed.
+            columns.update(node["column_names"])
+        elif kind == "FUNCTION":
+            functions.add(str(node["function_name"]).lower())
+        elif kind in ("STAR", "WINDOW", "SUBQUERY", "LAMBDA"):
+            flags.add(str(kind).lower())
+        for value in node.values():
+            _collect(value, columns, functions, flags)
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """An aggregate that can be computed in two steps.
+
+    Attributes:
+        first: (name, expression) over rows.
+        then: expression over the first step's results.
+    """
+
+    first: tuple[tuple[str, str], ...]
+    then: str
+
+
+def in_two_steps(name: str, expression: str) -> Aggregated | None:
+    """How an aggregate is computed from partial results; None if it is not known to be.
+
+    Integers sum exactly; floating point sums may differ in their last digits, as they do between
+    any two orders of addition.
+    """
+    call = _single_call(expression)
+    if call is None:
+        return None
+    function = str(call["function_name"]).lower()
+    plain = not call.get("distinct") and not call.get("order_bys", {}).get("orders")
+    if not plain or call.get("filter") is not None:
+        return None
+    if function in COMBINE:
+        column = quote(f"{name}#0")
+        combined = f"{COMBINE[function]}({column})"
+        if function in ("count", "count_star"):
+            combined = f"coalesce({combined}, 0)::BIGINT"
+        return Aggregated(((f"{name}#0", expression),), combined)
+    if function in ("avg", "mean"):
+        inner = expression[expression.index("(") + 1 : expression.rindex(")")]
+        total, count = f"{name}#0", f"{name}#1"
+        return Aggregated(
+            ((total, f"sum(({inner})::DOUBLE)"), (count, f"count({inner})")),
+            f"sum({quote(total)}) / nullif(sum({quote(count)}), 0)::DOUBLE",
+        )
+    return None
+
+
+def _single_call(expression: str) -> Any:
+    """The call, if the expression is nothing but one; else None."""
+    selected = parse(f"SELECT {expression}\nFROM t")[0]["node"]["select_list"]
+    if len(selected) != 1 or selected[0].get("class") != "FUNCTION" or selected[0]["is_operator"]:
+        return None
+    return selected[0]
+
+
+def split_alias(expression: str) -> tuple[str, str]:
+    """(name, expression) of ``expression AS name``; without a name, the text is the name."""
+    statement = f"SELECT {expression}\nFROM t"
+    selected = parse(statement)[0]["node"]["select_list"]
+    if len(selected) != 1:
+        raise PlanError(f"one expression expected, got {len(selected)}: {expression!r}")
+    alias = selected[0].get("alias") or ""
+    if not alias:
+        if selected[0].get("class") == "COLUMN_REF":
+            return selected[0]["column_names"][-1], expression
+        return expression.strip(), expression
+    stripped = re.sub(r"\s+as\s+(\"(?:[^\"]|\"\")+\"|\w+)\s*$", "", expression, flags=re.IGNORECASE)
+    return alias, stripped
+
+
+_ORDER = re.compile(
+    r"^(?P<key>.*?)(?:\s+(?P<direction>asc|desc))?(?:\s+nulls\s+(?P<nulls>first|last))?\s*$",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def sort_keys(operation: str, text: str) -> list[tuple[str, bool, bool]]:
+    """(expression, descending, nulls first) of each item of an ORDER BY list.
+
+    Raises:
+        PlanError: an item does not parse.
+    """
+    keys = []
+    for item in _split_top_level(text):
+        match = _ORDER.match(item)
+        assert match is not None  # noqa: S101 (it matches any text)
+        key = match["key"].strip()
+        try:
+            refers(f"({key})")
+        except PlanError as error:
+            raise PlanError(f"{operation}: {error}\nin {operation}: {item}") from error
+        keys.append(
+            (
+                key,
+                (match["direction"] or "").lower() == "desc",
+                (match["nulls"] or "").lower() == "first",
+            )
+        )
+    return keys
+
+
+def _split_top_level(text: str) -> list[str]:
+    """Parts between commas that are in no brackets and no quotes."""
+    parts, depth, quoted, begin = [], 0, "", 0
+    for i, char in enumerate(text):
+        if quoted:
+            quoted = "" if char == quoted else quoted
+        elif char in "'\"":
+            quoted = char
+        elif char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif char == "," and depth == 0:
+            parts.append(text[begin:i])
+            begin = i + 1
+    return [*parts, text[begin:]]
