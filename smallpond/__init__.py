@@ -5,7 +5,7 @@ Example:
     >>> with smallpond.init() as sp:
     ...     df = sp.from_items([{"k": "a", "v": 1}, {"k": "b", "v": 2}, {"k": "a", "v": 3}])
     ...     df.group_by("k").agg("sum(v) as total").sort("k").take_all()
-    [{'k': 'a', 'total': Decimal('4')}, {'k': 'b', 'total': Decimal('2')}]
+    [{'k': 'a', 'total': 4}, {'k': 'b', 'total': 2}]
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from smallpond.dataframe import DataFrame, Session
+    from smallpond.dataframe import DataFrame as DataFrame
+    from smallpond.session import Session as Session
 
 logging.getLogger("smallpond").addHandler(logging.NullHandler())
 
@@ -97,7 +98,7 @@ def init(
     Raises:
         ValueError: a value makes no sense; the message says which.
     """
-    from smallpond.dataframe import Session as MadeSession  # noqa: PLC0415
+    from smallpond.session import Session as MadeSession  # noqa: PLC0415
 
     session = MadeSession(
         job_id=job_id,
@@ -117,6 +118,11 @@ def init(
         memory_allocator=memory_allocator,
         fault_inject_prob=fault_inject_prob,
     )
-    reference = weakref.ref(session)
-    atexit.register(lambda: (alive := reference()) is not None and alive.shutdown())
+    atexit.register(_shut_down, weakref.ref(session))
     return session
+
+
+def _shut_down(reference: weakref.ref[Session]) -> None:
+    session = reference()
+    if session is not None:
+        session.shutdown()

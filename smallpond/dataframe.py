@@ -34,7 +34,8 @@ from smallpond.plan import (
     Union,
     Window,
 )
-from smallpond.session import Session
+from smallpond.rows import rows_of, with_plain_integers
+from smallpond.session import Session as Session  # noqa: PLC0414 (the original has it here)
 from smallpond.sql import literal, quote, refers, sort_keys, split_alias
 
 if TYPE_CHECKING:
@@ -399,7 +400,8 @@ class DataFrame:
             other: the right side.
             on: columns that both have; they appear once.
             how: which rows without a partner are kept; "semi" and "anti" give left rows only.
-            left_on, right_on: columns of different names.
+            left_on: the left side's keys, where the names differ.
+            right_on: the right side's.
             suffix: added to right columns whose names the left has too.
             broadcast: send the whole right side to every worker; None decides by its size.
             npartitions: split both sides by the keys into so many.
@@ -457,11 +459,11 @@ class DataFrame:
 
     def take(self, limit: int) -> list[dict[str, Any]]:
         """The first rows as dicts."""
-        return self._collect(Limit(self.plan, limit)).to_pylist()  # type: ignore[no-any-return]
+        return rows_of(self._collect(Limit(self.plan, limit)))
 
     def take_all(self) -> list[dict[str, Any]]:
         """All rows as dicts."""
-        return self.to_arrow().to_pylist()  # type: ignore[no-any-return]
+        return rows_of(self.to_arrow())
 
     def to_arrow(self) -> pa.Table:
         """All rows; strings that DuckDB made are large_string."""
@@ -469,7 +471,7 @@ class DataFrame:
 
     def to_pandas(self) -> pd.DataFrame:
         """All rows as a pandas DataFrame."""
-        return self.to_arrow().to_pandas()
+        return with_plain_integers(self.to_arrow()).to_pandas()
 
     def to_polars(self) -> pl.DataFrame:
         """All rows as a Polars DataFrame."""
@@ -496,7 +498,7 @@ class DataFrame:
     def iter_rows(self) -> Iterator[dict[str, Any]]:
         """The rows one by one, as dicts."""
         for batch in self.iter_batches():
-            yield from batch.to_pylist()
+            yield from rows_of(pa.table(batch))
 
     def to_torch(self, batch_size: int | None = None) -> IterableDataset[Any]:
         """A data set for a DataLoader; each of its workers and each rank get their own rows.

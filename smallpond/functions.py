@@ -89,7 +89,7 @@ def _load(payload: bytes, filename: str) -> Callable[..., Any]:
     code = getattr(loaded, "__code__", None)
     if code is not None and filename and code.co_filename != filename:
         # The pickle does not say where the code was, and a traceback should.
-        loaded.__code__ = _placed(code, filename)  # type: ignore[attr-defined]
+        loaded.__code__ = _placed(code, filename)
     return loaded
 
 

@@ -363,7 +363,7 @@ class Cutter:
         With ``hold`` they are read twice, so what is costly to compute is kept.
         """
         wanted = max(1, 2 * self._machine.cpus // max(1, len(inputs)))
-        made = []
+        made: list[Partition] = []
         for partition in inputs:
             pieces = self.pieces(partition.program, wanted)
             if hold and not all(_is_cheap(piece) for piece in pieces):

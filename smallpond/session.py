@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
@@ -15,7 +15,7 @@ from smallpond.errors import PlanError
 from smallpond.events import Event
 from smallpond.job import Job
 from smallpond.keywords import Keywords
-from smallpond.plan import Format, Plan, Sql
+from smallpond.plan import Format, Gather, Plan, Sql
 from smallpond.sql import fill, literal, refers
 
 if TYPE_CHECKING:
@@ -171,8 +171,6 @@ class Session:
 
     def sql(self, query: str, **tables: DataFrame) -> DataFrame:
         """A query over whole DataFrames, ``sql("select * from {a} join {b} using (k)", a=, b=)``."""
-        from smallpond.plan import Gather  # noqa: PLC0415
-
         numbered = fill(query, {name: f"{{{i}}}" for i, name in enumerate(tables)})
         gathered = tuple(Gather(df.plan) for df in tables.values())
         try:
@@ -207,7 +205,7 @@ class Session:
         """Stops what runs, and removes the job's folder."""
         self.job.close()
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

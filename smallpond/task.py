@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -141,7 +141,7 @@ class Result:
     """
 
     outputs: tuple[tuple[Part, ...], ...] = ()
-    metrics: Metrics = Metrics()
+    metrics: Metrics = field(default_factory=Metrics)
     table: pa.Table | None = None
     native: bool = False
 

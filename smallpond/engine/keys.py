@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from smallpond.hashing import canonical_sql, hash_columns, partition_ids
 from smallpond.plan import By, Plan
@@ -57,9 +58,10 @@ class Keys:
         if not self.expressions:
             self.expressions = [quote(name) for name in query.columns(plan)]
         types = query.types(plan, self.expressions)
+        pairs = zip(self.expressions, types, strict=True)
         match self._sink.by:
             case By.HASH:
-                keys = [canonical_sql(f"({e})", t) for e, t in zip(self.expressions, types)]
+                keys = [canonical_sql(f"({e})", t) for e, t in pairs]
             case By.RANGE:
                 keys = self._ordered(types)
             case _:
@@ -93,7 +95,7 @@ class Keys:
         places = [sample.num_rows * i // n for i in range(1, n)] if sample.num_rows else []
         return sample.take(places)
 
-    def __call__(self, batch: pa.RecordBatch) -> np.ndarray[Any, Any]:
+    def __call__(self, batch: pa.RecordBatch) -> NDArray[Any]:
         columns = [batch.column(name) for name in self.hidden]
         sink = self._sink
         match sink.by:
@@ -112,5 +114,5 @@ class Keys:
                     [key.nulls_first for key in order],
                 )
             case _:
-                ids: np.ndarray[Any, Any] = columns[0].to_numpy(zero_copy_only=False)
+                ids: NDArray[Any] = columns[0].to_numpy(zero_copy_only=False)
                 return ids

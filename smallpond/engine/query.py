@@ -34,6 +34,7 @@ from smallpond.plan import (
     Window,
 )
 from smallpond.sql import fill, literal, quote
+from smallpond.storage import filesystem_of
 
 _names = itertools.count()
 
@@ -138,6 +139,8 @@ class Query:
 
     def _add(self, plan: Plan) -> str:
         match plan:
+            case Files(format=Format.IPC):
+                return self._register(ipc_table(plan))
             case Files():
                 return self._step(scan(plan), "read", "")
             case Memory():
@@ -273,6 +276,20 @@ def table_of(plan: Parts) -> pa.Table:
         raise TaskError(
             f"partitions have different types: {error}; give the function that made them schema="
         ) from error
+
+
+def ipc_table(plan: Files) -> pa.Table:
+    """The rows of Arrow IPC files, memory mapped where they are local."""
+    tables = []
+    for file in plan.files:
+        filesystem, path = filesystem_of(file.url, dict(plan.storage))
+        source = pa.memory_map(path) if "://" not in file.url else filesystem.open(path, "rb")
+        try:
+            tables.append(pa.ipc.open_file(source).read_all())
+        except pa.ArrowInvalid as error:
+            raise TaskError(f"read_ipc: {file.url} is no Arrow IPC file: {error}") from error
+    table = pa.concat_tables(tables, promote_options="permissive")
+    return table.select(list(plan.columns)) if plan.columns else table
 
 
 _READERS = {Format.PARQUET: "read_parquet", Format.CSV: "read_csv", Format.JSON: "read_json"}

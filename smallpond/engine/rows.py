@@ -191,7 +191,7 @@ def _unified(schemas: list[pa.Schema], operation: str) -> pa.Schema:
 
 def _as(table: pa.Table, schema: pa.Schema, operation: str) -> list[pa.RecordBatch]:
     if table.schema.equals(schema):
-        return table.to_batches()
+        return list(table.to_batches())
     if not table.num_columns and not table.num_rows:
         return []
     unknown = [name for name in table.column_names if name not in schema.names]
@@ -211,4 +211,4 @@ def _as(table: pa.Table, schema: pa.Schema, operation: str) -> list[pa.RecordBat
         raise TaskError(
             f"{operation}: a later batch has other types than the first ones ({error}); pass schema="
         ) from error
-    return pa.Table.from_arrays(columns, schema=schema).to_batches()
+    return list(pa.Table.from_arrays(columns, schema=schema).to_batches())

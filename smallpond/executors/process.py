@@ -56,7 +56,7 @@ class Process:
         try:
             if not self._greeted:
                 # The same search path, so that functions of importable modules are found.
-                send(self._socket, {"path": sys.path, "cwd": os.getcwd()})
+                send(self._socket, {"path": sys.path, "cwd": str(Path.cwd())})
                 self._greeted = True
             send(self._socket, attempt)
             reply = receive(self._socket)
