@@ -27,6 +27,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from smallpond.dictionaries import schema_without_dictionaries, without_dictionaries
 from smallpond.errors import CorruptedDataError
 
 # A message is never larger, and a checksum covers less than twice as much: a slice of a part reads
@@ -147,7 +148,7 @@ class PartWriter:
     def __init__(
         self, url: str, schema: pa.Schema, num_partitions: int = 1, *, lossless: bool
     ) -> None:
-        self.schema = _plain_schema(schema)
+        self.schema = schema_without_dictionaries(schema)
         self._url = url
         self._lossless = lossless
         self._segments: list[list[Segment]] = [[] for _ in range(num_partitions)]
@@ -170,9 +171,19 @@ class PartWriter:
         """Adds rows to a partition, behind those it has."""
         batches = data.to_batches() if isinstance(data, pa.Table) else [data]
         for batch in batches:
-            plain = _plain_batch(batch, self.schema)
-            for piece in _pieces(plain):
+            self._check(batch)
+            for piece in _pieces(without_dictionaries(batch, self.schema)):
                 self._write(partition_idx, piece)
+
+    def _check(self, batch: pa.RecordBatch) -> None:
+        if batch.schema.equals(self.schema):
+            return
+        if not schema_without_dictionaries(batch.schema).equals(self.schema):
+            msg = (
+                f"PartWriter.append: the rows have other columns than the file {self._url}:\n"
+                f"{batch.schema.to_string()}\ninstead of\n{self.schema.to_string()}"
+            )
+            raise TypeError(msg)
 
     def _write(self, partition_idx: int, batch: pa.RecordBatch) -> None:
         if self._open is not None and self._open[0] != partition_idx:
@@ -244,79 +255,6 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     step = -(-rows // max(1, num_pieces))
     for begin in range(0, rows, max(1, step)):
         yield batch.slice(begin, step)
-
-
-def _plain_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    if batch.schema.equals(schema):
-        return batch
-    if _plain_schema(batch.schema) != schema:
-        msg = f"PartWriter.append: the rows have the schema\n{batch.schema}\nand the file\n{schema}"
-        raise TypeError(msg)
-    if not batch.num_columns:
-        return batch
-    columns = [
-        _plain_array(column, field.type)
-        for column, field in zip(batch.columns, schema, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _plain_schema(schema: pa.Schema) -> pa.Schema:
-    fields = [field.with_type(_plain_type(field.type)) for field in schema]
-    return pa.schema(fields, metadata=schema.metadata)
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    """The same type without dictionaries, at any depth."""
-    if pa.types.is_dictionary(kind):
-        return _plain_type(kind.value_type)
-    if not kind.num_fields or isinstance(kind, pa.BaseExtensionType):
-        return kind
-    fields = [
-        kind.field(i).with_type(_plain_type(kind.field(i).type)) for i in range(kind.num_fields)
-    ]
-    if all(fields[i].type.equals(kind.field(i).type) for i in range(kind.num_fields)):
-        return kind
-    if pa.types.is_struct(kind):
-        return pa.struct(fields)
-    if pa.types.is_map(kind):
-        return pa.map_(
-            kind.key_field.with_type(_plain_type(kind.key_type)),
-            kind.item_field.with_type(_plain_type(kind.item_type)),
-            keys_sorted=kind.keys_sorted,
-        )
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(fields[0], kind.list_size)
-    if pa.types.is_large_list(kind):
-        return pa.large_list(fields[0])
-    if pa.types.is_list(kind):
-        return pa.list_(fields[0])
-    if pa.types.is_union(kind):
-        return pa.union(fields, mode=kind.mode, type_codes=kind.type_codes)
-    msg = f"a dictionary inside {kind} cannot be handed on (decode it first)"
-    raise TypeError(msg)
-
-
-def _plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    if array.type.equals(kind):
-        return array
-    if pa.types.is_union(kind):
-        children = [
-            _plain_array(array.field(i), kind.field(i).type) for i in range(kind.num_fields)
-        ]
-        names = [kind.field(i).name for i in range(kind.num_fields)]
-        if kind.mode == "sparse":
-            return pa.UnionArray.from_sparse(array.type_codes, children, names, kind.type_codes)
-        return pa.UnionArray.from_dense(
-            array.type_codes, array.offsets, children, names, kind.type_codes
-        )
-    if pa.types.is_struct(kind):
-        children = [
-            _plain_array(array.field(i), kind.field(i).type) for i in range(kind.num_fields)
-        ]
-        fields = [kind.field(i) for i in range(kind.num_fields)]
-        return pa.StructArray.from_arrays(children, fields=fields, mask=array.is_null())
-    return array.cast(kind)
 
 
 # ---- reading

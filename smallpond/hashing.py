@@ -31,21 +31,32 @@ do not count, nor do collations.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from smallpond.buffers import (
+    Ints,
+    fixed_values,
+    gathered,
+    is_bytes,
+    is_null,
+    last_mask,
+    spans,
+    union_places,
+    words_at,
+)
+
 Hashes: TypeAlias = NDArray[np.uint64]
-Ints: TypeAlias = NDArray[np.int64]
 
 _MULTIPLIER_1 = np.uint64(0xFF51AFD7ED558CCD)
 _MULTIPLIER_2 = np.uint64(0xC4CEB9FE1A85EC53)
 _SHIFT = np.uint64(33)
 _PHI = np.uint64(0x9E3779B97F4A7C15)
 _NAN_BITS = np.uint64(0x7FF8000000000000)
-_WORD_MASKS = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
 
 # So many rows or words at once, for the caches' sake.
 _BLOCK = 1 << 14
@@ -156,13 +167,8 @@ def _column(column: pa.Array | pa.ChunkedArray) -> Hashes:
 def _array(array: pa.Array) -> Hashes:
     hashes = _hasher(array.type)(array)
     if array.null_count:
-        hashes[_is_null(array)] = _constant(1, 1)[0]
+        hashes[is_null(array)] = _constant(1, 1)[0]
     return hashes
-
-
-def _is_null(array: pa.Array) -> NDArray[np.bool_]:
-    nulls: NDArray[np.bool_] = array.is_null().to_numpy(zero_copy_only=False)
-    return nulls
 
 
 def _hasher(kind: pa.DataType) -> Callable[[pa.Array], Hashes]:
@@ -174,29 +180,23 @@ def _hasher(kind: pa.DataType) -> Callable[[pa.Array], Hashes]:
     raise TypeError(msg)
 
 
-def _raw(array: pa.Array, dtype: Any, per_row: int = 1) -> NDArray[Any]:
-    """A view of the values of fixed size."""
-    values = np.frombuffer(array.buffers()[1] or b"", dtype)
-    return values[array.offset * per_row : (array.offset + len(array)) * per_row]
-
-
 def _hash_null(array: pa.Array) -> Hashes:
     return _constant(1, len(array))
 
 
 def _hash_bool(array: pa.Array) -> Hashes:
-    return _numbers(_raw(array.cast(pa.int8()), np.int8).astype(np.float64))
+    return _numbers(fixed_values(array.cast(pa.int8()), np.int8).astype(np.float64))
 
 
 def _hash_number(array: pa.Array) -> Hashes:
-    return _numbers(_raw(array, array.type.to_pandas_dtype()).astype(np.float64))
+    return _numbers(fixed_values(array, array.type.to_pandas_dtype()).astype(np.float64))
 
 
 def _hash_decimal(array: pa.Array) -> Hashes:
     if not pa.types.is_decimal128(array.type):
         # The nearest double by way of text; the direct cast may miss it.
         return _hash_number(array.cast(pa.string()).cast(pa.float64()))
-    words = _raw(array, "<i8", 2).reshape(-1, 2)
+    words = fixed_values(array, "<i8", 2).reshape(-1, 2)
     low, scale = words[:, 0], array.type.scale
     # One division of exact operands rounds once.
     simple = (words[:, 1] == low >> 63) & (np.abs(low) <= _EXACT) & (low != -(2**63))
@@ -211,7 +211,7 @@ def _hash_decimal(array: pa.Array) -> Hashes:
 
 
 def _hash_hugeint(array: pa.Array, *, signed: bool) -> Hashes:
-    low, high = _raw(array, np.uint64, 2).reshape(-1, 2).T
+    low, high = fixed_values(array, np.uint64, 2).reshape(-1, 2).T
     doubles = low.astype(np.float64)
     wide = high != 0
     if signed:
@@ -230,7 +230,7 @@ _UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 def _hash_time(array: pa.Array) -> Hashes:
     kind = array.type
     dtype = np.int32 if kind.bit_width == 32 else np.int64
-    raw = _raw(array, dtype).astype(np.int64)
+    raw = fixed_values(array, dtype).astype(np.int64)
     if pa.types.is_date32(kind):
         return _times(_finite(raw, raw * 86_400_000_000, _INFINITE_DATE))
     per_second = 1_000 if pa.types.is_date64(kind) else _UNITS_PER_SECOND[kind.unit]
@@ -248,7 +248,7 @@ _INTERVAL = np.dtype([("months", "<i4"), ("days", "<i4"), ("ns", "<i8")])
 
 
 def _hash_interval(array: pa.Array) -> Hashes:
-    raw = _raw(array, _INTERVAL)
+    raw = fixed_values(array, _INTERVAL)
     days = raw["months"].astype(np.int64) * 30 + raw["days"]
     return _times(days * 86_400_000_000 + raw["ns"] // 1_000)
 
@@ -272,34 +272,7 @@ def _hash_extension(array: pa.Array) -> Hashes:
 
 
 def _hash_bytes(array: pa.Array) -> Hashes:
-    _, offsets_buffer, data = array.buffers()
-    dtype = (
-        np.int64
-        if pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
-        else np.int32
-    )
-    if not len(array):
-        return np.empty(0, np.uint64)
-    offsets = np.frombuffer(offsets_buffer, dtype)[array.offset : array.offset + len(array) + 1]
-    first, last = int(offsets[0]), int(offsets[-1])
-    offsets = offsets.astype(np.int64) - first
-    held = data.slice(first, last - first) if data is not None else b""
-    return _hash_spans(np.frombuffer(held, np.uint8), offsets[:-1], np.diff(offsets))
-
-
-def _hash_fixed_bytes(array: pa.Array) -> Hashes:
-    width = array.type.byte_width
-    held = _raw(array, np.uint8, width) if width else np.empty(0, np.uint8)
-    starts = np.arange(len(array)) * width
-    return _hash_spans(held, starts, np.full(len(array), width))
-
-
-def _hash_view(array: pa.Array) -> Hashes:
-    text = pa.types.is_string_view(array.type)
-    return _hash_bytes(array.cast(pa.large_string() if text else pa.large_binary()))
-
-
-def _hash_spans(data: NDArray[np.uint8], starts: Ints, lengths: Ints) -> Hashes:
+    data, starts, lengths = spans(array)
     words = words_at(data)
     sums = np.empty(len(starts), np.uint64)
     for begin in range(0, len(starts), _BLOCK):
@@ -308,13 +281,6 @@ def _hash_spans(data: NDArray[np.uint8], starts: Ints, lengths: Ints) -> Hashes:
     sums += lengths.view(np.uint64)
     sums += _salt(4)
     return _mix(sums)
-
-
-def words_at(data: NDArray[np.uint8]) -> Hashes:
-    """The eight bytes from every place on, as a little-endian word; zeros follow the data."""
-    padded = np.zeros(len(data) + 8, np.uint8)
-    padded[: len(data)] = data
-    return np.ndarray((len(data) + 1,), "<u8", padded, strides=(1,))
 
 
 def _span_sums(words: Hashes, starts: Ints, lengths: Ints) -> Hashes:
@@ -333,13 +299,6 @@ def _span_sums(words: Hashes, starts: Ints, lengths: Ints) -> Hashes:
     return sums
 
 
-def gathered(words: Hashes, places: Ints, lengths: Ints) -> Hashes:
-    """The words at these places, with zeros for bytes beyond the length."""
-    found: Hashes = words[places]
-    found &= _WORD_MASKS[np.minimum(lengths, 8)]
-    return found
-
-
 def _tail_sum(words: Hashes, start: int, length: int, place: int) -> np.uint64:
     """What the words from a place on add to the sum of one row."""
     total = np.uint64(0)
@@ -348,7 +307,7 @@ def _tail_sum(words: Hashes, start: int, length: int, place: int) -> np.uint64:
         begin = start + 8 * place
         taken = words[begin : begin + 8 * count : 8].copy()
         if 8 * (place + count) > length:
-            taken[-1] &= _WORD_MASKS[length - 8 * (place + count - 1)]
+            taken[-1] &= last_mask(length - 8 * (place + count - 1))
         taken += np.arange(place + 1, place + count + 1).view(np.uint64) * _PHI
         total = np.add(total, _mix(taken).sum())
         place += count
@@ -373,7 +332,8 @@ def _hash_fixed_list(array: pa.Array) -> Hashes:
 
 
 def _hash_list_view(array: pa.Array) -> Hashes:
-    return _hash_list(array.cast(pa.large_list(array.type.value_field)))
+    sizes = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+    return _lists(_array(array.flatten()), sizes.astype(np.int64))
 
 
 def _lists(elements: Hashes, counts: Ints) -> Hashes:
@@ -387,16 +347,13 @@ def _hash_struct(array: pa.Array) -> Hashes:
 
 
 def _hash_union(array: pa.Array) -> Hashes:
-    tags = array.type_codes.to_numpy()
+    codes, offsets = union_places(array)
     members = np.zeros(len(array), np.uint64)
     for i, code in enumerate(array.type.type_codes):
-        rows = np.flatnonzero(tags == code)
-        member = array.field(i)
-        if array.type.mode == "dense":
-            members[rows] = _array(member.take(pa.array(array.offsets.to_numpy()[rows])))
-        else:
-            members[rows] = _array(member)[rows]
-    return _mix(members * _PHI + tags.astype(np.uint64))
+        rows = np.flatnonzero(codes == code)
+        member = array.field(i).take(pa.array(rows if offsets is None else offsets[rows]))
+        members[rows] = _array(member)
+    return _mix(members * _PHI + codes.astype(np.uint64))
 
 
 _HASHERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], Hashes]], ...] = (
@@ -408,13 +365,7 @@ _HASHERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], Hashes
     (pa.types.is_decimal, _hash_decimal),
     (pa.types.is_interval, _hash_interval),
     (pa.types.is_temporal, _hash_time),
-    (pa.types.is_string, _hash_bytes),
-    (pa.types.is_binary, _hash_bytes),
-    (pa.types.is_large_string, _hash_bytes),
-    (pa.types.is_large_binary, _hash_bytes),
-    (pa.types.is_fixed_size_binary, _hash_fixed_bytes),
-    (pa.types.is_string_view, _hash_view),
-    (pa.types.is_binary_view, _hash_view),
+    (is_bytes, _hash_bytes),
     (pa.types.is_dictionary, _hash_dictionary),
     (pa.types.is_list, _hash_list),
     (pa.types.is_large_list, _hash_list),
