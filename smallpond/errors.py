@@ -24,7 +24,15 @@ class NonzeroExitCode(SmallpondError):  # noqa: N818 (the original's name)
 
 
 class CorruptedDataError(SmallpondError):
-    """A hand-off file is not what its manifest says."""
+    """A hand-off file is not what its manifest says.
+
+    The message begins with the file's address.
+    """
+
+    @property
+    def url(self) -> str:
+        """The file."""
+        return str(self).partition(": ")[0]
 
 
 class TaskError(SmallpondError):
