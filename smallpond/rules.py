@@ -18,6 +18,7 @@ from smallpond.plan import (
     Files,
     Filter,
     Format,
+    Function,
     Gather,
     How,
     Join,
@@ -25,6 +26,7 @@ from smallpond.plan import (
     Plan,
     Project,
     Repartition,
+    Shape,
     Sort,
     Sql,
     Union,
@@ -99,6 +101,8 @@ def push_limit(node: Plan) -> Plan:
     below = node.input
     if isinstance(below, Project) and _one_to_one(below):
         return below.with_inputs((push_limit(Limit(below.input, node.num_rows)),))
+    if isinstance(below, Function) and below.shape is Shape.ROW:
+        return below.with_inputs((push_limit(Limit(below.sources[0], node.num_rows)),))
     if isinstance(below, Limit):
         return push_limit(Limit(below.input, min(node.num_rows, below.num_rows)))
     return node

@@ -245,7 +245,10 @@ def split_alias(expression: str) -> tuple[str, str]:
         if selected[0].get("class") == "COLUMN_REF":
             return selected[0]["column_names"][-1], expression
         return expression.strip(), expression
-    stripped = re.sub(r"\s+as\s+(\"(?:[^\"]|\"\")+\"|\w+)\s*$", "", expression, flags=re.IGNORECASE)
+    # The parser says that there is an alias, so the last word is it.
+    stripped = re.sub(
+        r"(\s+as)?\s+(\"(?:[^\"]|\"\")+\"|\w+)\s*$", "", expression, flags=re.IGNORECASE
+    )
     return alias, stripped
 
 

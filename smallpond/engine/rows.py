@@ -144,13 +144,13 @@ def call_once(node: Function, *arguments: Any) -> Any:
     return _guarded(node)(*arguments)
 
 
-_SETTLE_BYTES = 64 << 20
+_SETTLE_BYTES = 8 << 20
 
 
 def settled(
     tables: Iterable[pa.Table], operation: str
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """One schema for all tables: what the first of them, up to 64 MB, have in common.
+    """One schema for all tables: what the first of them, up to 8 MB, have in common.
 
     Types that were guessed from values differ where values do: a column may be all null at first.
 

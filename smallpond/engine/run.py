@@ -29,6 +29,7 @@ from smallpond.plan import (
     Parts,
     Plan,
     Project,
+    Shape,
     Sql,
     Write,
     walk,
@@ -113,6 +114,9 @@ class Run:
     def _function(self, node: Function) -> Stream:
         source = self.stream(node.sources[0], lossless=False)
         made = rows.apply(node, source.batches, source.schema)
+        if node.shape is Shape.ROW_TO_BOOL:
+            kept = (batch for table in made for batch in table.to_batches())
+            return Stream(source.schema, kept, native=False)
         schema, batches = rows.settled(made, node.label)
         return Stream(schema, batches, native=False)
 
