@@ -55,12 +55,12 @@ class RunFolder:
 
     def load_arrays(self, name: str, made_by: str) -> dict[str, np.ndarray[Any, Any]]:
         """Reads what ``save_arrays`` wrote; ``made_by`` is the stage that writes it."""
-        path = self._existing(f"{name}.npz", made_by)
+        path = self.existing(f"{name}.npz", made_by)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return dict(arrays)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise self._damaged(path, made_by) from error
+            raise self.damaged(path, made_by) from error
 
     def save_json(self, name: str, document: Any) -> Path:
         """Writes ``name``.json."""
@@ -69,11 +69,11 @@ class RunFolder:
 
     def load_json(self, name: str, made_by: str) -> Any:
         """Reads what ``save_json`` wrote; ``made_by`` is the stage that writes it."""
-        path = self._existing(f"{name}.json", made_by)
+        path = self.existing(f"{name}.json", made_by)
         try:
             return json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise self._damaged(path, made_by) from error
+            raise self.damaged(path, made_by) from error
 
     def write(self, name: str, fill: Callable[[IO[bytes]], object]) -> Path:
         """Lets ``fill`` write a file that appears under its name only once it is complete."""
@@ -88,16 +88,18 @@ class RunFolder:
             ) from error
         return path
 
-    def _existing(self, name: str, made_by: str) -> Path:
+    def existing(self, name: str, made_by: str) -> Path:
+        """The path of what the stage ``made_by`` writes under this name."""
         path = self.path / name
-        if not path.is_file():
+        if not path.exists():
             raise RunError(
                 f"--stages: {path} is not there, the stage {made_by} writes it "
                 f"(add {made_by} to --stages, or name the folder of an earlier run with --out)"
             )
         return path
 
-    def _damaged(self, path: Path, made_by: str) -> RunError:
+    def damaged(self, path: Path, made_by: str) -> RunError:
+        """What to raise when a file cannot be understood."""
         return RunError(
             f"--out: {path} is damaged (run the stage {made_by} again, which writes it anew)"
         )

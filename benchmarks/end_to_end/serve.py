@@ -19,6 +19,7 @@ from benchmarks.end_to_end.experts import ExpertParallel
 from benchmarks.end_to_end.pages import FilePageStore
 from benchmarks.end_to_end.run_folder import RunError, RunFolder
 from benchmarks.end_to_end.text import Bytes
+from benchmarks.end_to_end.text import load as load_text
 from benchmarks.end_to_end.weights import Weights, digest, load_stages
 from benchmarks.ranks import Rank, RankFailed, run_ranks
 
@@ -74,7 +75,7 @@ def serve(
     Raises:
         RunError: text or weights are not there, or a rank failed.
     """
-    validation = folder.load_arrays("text", made_by="data")["validation"]
+    validation = load_text(folder)["validation"]
     weights = folder.load_arrays("weights", made_by="train")
     prompts = _prompts(validation, config.prompt_lens)
     total = sum(config.max_len - len(prompt) - 1 for prompt in prompts)

@@ -70,7 +70,7 @@ def data(run: Run) -> Row:
             run.train.seed,
             lambda done, total: show(done, total, f"file {done}/{total}"),
         )
-    run.folder.save_arrays("text", {"train": packed.train, "validation": packed.validation})
+    text.save(packed, run.folder)
     figures = packed.figures
     left_out = (
         f"{figures.num_duplicates} duplicates, {figures.num_not_text} not text, "
@@ -80,7 +80,7 @@ def data(run: Run) -> Row:
     more = "; there is more, this is enough" if figures.truncated else ""
     _say(run, f"from [bold]{source}[/]\n[dim]left out: {left_out}{more}[/]")
     return Row(
-        "plain files (smallpond and threefs are not there yet)",
+        "smallpond, on plain files (threefs is not there yet)",
         "CPU",
         f"{figures.num_files} files, {figures.num_bytes / 1e6:.1f} MB → {len(packed.train)} "
         f"training and {len(packed.validation)} validation sequences",

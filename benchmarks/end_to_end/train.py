@@ -17,6 +17,7 @@ from benchmarks.end_to_end.config import ModelConfig, TrainConfig
 from benchmarks.end_to_end.optimizer import Optimizer, gradient_of
 from benchmarks.end_to_end.run_folder import RunError, RunFolder
 from benchmarks.end_to_end.text import Bytes
+from benchmarks.end_to_end.text import load as load_text
 from benchmarks.end_to_end.trainer import RankTrainer
 from benchmarks.end_to_end.weights import merge
 from benchmarks.ranks import Rank, RankFailed, run_ranks
@@ -94,7 +95,7 @@ def train(
     Raises:
         RunError: the text is not there, or a rank failed.
     """
-    text = folder.load_arrays("text", made_by="data")
+    text = load_text(folder)
     per_pass = config.sequences_per_step
     num_passes = min(_MAX_VALIDATION_PASSES, len(text["validation"]) // per_pass)
     validation = text["validation"][: num_passes * per_pass]

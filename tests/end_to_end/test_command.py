@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -56,7 +57,7 @@ def test_a_whole_run_leaves_whole_files_and_a_table(finished: tuple[Path, str]) 
         assert heading in shown
     files = {path.name for path in out.iterdir()}
     json_files = {"train.json", "times.json", "plan.json", "serve.json"}
-    assert files == {"text.npz", "weights.npz", "pages", "profiles", "trace.html"} | json_files
+    assert files == {"text", "weights.npz", "pages", "profiles", "trace.html"} | json_files
     assert {path.name for path in (out / "profiles").iterdir()} == {
         f"rank{rank}.json.gz" for rank in range(8)
     }
@@ -134,7 +135,9 @@ def test_the_same_seed_gives_the_same_weights(
         *("--stages", "data,train"),
     )
     assert result.returncode == 0, result.stderr
-    for name in ("text.npz", "weights.npz"):
+    texts = [path.relative_to(tmp_path) for path in (tmp_path / "text").glob("*/*.parquet")]
+    assert len(texts) == 2
+    for name in (*texts, "weights.npz"):
         assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes()
 
 
@@ -149,8 +152,8 @@ def test_the_same_seed_gives_the_same_weights(
         (["--stages", ","], "must be some of data,train"),
         (["--steps", "0"], "steps must be at least 1, got 0"),
         (["--seed", "-1"], "seed must be within 0 and 2^32 - 1, got -1"),
-        (["--stages", "train"], "text.npz is not there, the stage data writes it"),
-        (["--stages", "serve"], "text.npz is not there, the stage data writes it"),
+        (["--stages", "train"], "text/train is not there, the stage data writes it"),
+        (["--stages", "serve"], "text/train is not there, the stage data writes it"),
         (["--stages", "balance"], "train.json is not there, the stage train writes it"),
         (["--stages", "trace"], "rank0.json.gz is not there, the stage train writes it"),
     ],
@@ -182,7 +185,7 @@ def _training(
     finished: tuple[Path, str], out: Path
 ) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A long training with all its ranks at work, and those ranks."""
-    (out / "text.npz").write_bytes((finished[0] / "text.npz").read_bytes())
+    shutil.copytree(finished[0] / "text", out / "text")
     command = [*_COMMAND, "--out", str(out), "--stages", "train", "--steps", "1000"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
@@ -223,4 +226,4 @@ def test_an_early_end_is_told_and_leaves_nothing(
     assert expected in error
     assert error.count("\n") == 1
     assert all(map(_is_gone, ranks))
-    assert [path.name for path in tmp_path.iterdir()] == ["text.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
