@@ -39,5 +39,9 @@ class TaskError(SmallpondError):
     """A task failed for good; the message says which operation, on which partition, and why."""
 
 
+class DeviceError(TaskError):
+    """A task could not read or write; the next attempt may."""
+
+
 class StallError(SmallpondError):
     """Tasks wait for what cannot come; the message names them."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from smallpond.engine.passes import can_be_cut
 from smallpond.errors import (
     CorruptedDataError,
+    DeviceError,
     InjectedFault,
     NonzeroExitCode,
     OutOfMemory,
@@ -492,7 +493,7 @@ class _Free:
 
 def _is_accident(error: BaseException) -> bool:
     """Whether the same attempt may well succeed the next time."""
-    if isinstance(error, InjectedFault | NonzeroExitCode | ConnectionError | TimeoutError):
+    if isinstance(error, InjectedFault | NonzeroExitCode | DeviceError):
         return True
     return isinstance(error, OSError) and not isinstance(
         error, FileNotFoundError | PermissionError | IsADirectoryError

@@ -130,6 +130,7 @@ class Instances:
                 number = self._count
         if instance is None:
             temp_dir = Path(self._temp_root) / f"duckdb-{os.getpid()}-{number}"
+            temp_dir.mkdir(parents=True, exist_ok=True)
             instance = Instance(str(temp_dir), self._time_zone)
         with self._lock:
             self._busy.add(instance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from smallpond.plan import (
     Aggregate,
@@ -12,8 +13,14 @@ from smallpond.plan import (
     Join,
     Plan,
     Project,
+    Sort,
+    Sql,
+    Window,
+    walk,
 )
 from smallpond.sql import quote
+
+KEEPING = Aggregate | Distinct | Join | Sort | Sql | Window  # rows, while they work
 
 
 def in_passes(program: Plan, passes: int) -> list[Plan]:
@@ -26,14 +33,34 @@ def in_passes(program: Plan, passes: int) -> list[Plan]:
         program: of a task.
         passes: how many programs to make; 1 returns the program.
     """
-    if passes == 1:
+    if passes == 1 or not _can(program):
         return [program]
-    return [_share(program, passes, i) for i in range(passes)] if _can(program) else [program]
+    return [_share(program, passes, i) for i in range(passes)]
 
 
 def can_be_cut(program: Plan) -> bool:
-    """Whether `in_passes` has a way."""
-    return _can(program)
+    """Whether some operation of a program can be cut, or done before another."""
+    keeping = [node for node in walk(program) if isinstance(node, KEEPING)]
+    return len(keeping) > 1 or any(_can(node) for node in keeping)
+
+
+def one_by_one(program: Plan, put_aside: Callable[[Plan], Plan]) -> Plan:
+    """The program with its inner operations done before the topmost one.
+
+    DuckDB runs all operations of a query at the same time, each with its share of the memory.
+
+    Args:
+        program: of a task.
+        put_aside: computes a program and returns a leaf with its rows.
+    """
+    if not isinstance(program, KEEPING):
+        return program.with_inputs(tuple(one_by_one(s, put_aside) for s in program.inputs))
+    return program.with_inputs(
+        tuple(
+            put_aside(source) if any(isinstance(n, KEEPING) for n in walk(source)) else source
+            for source in program.inputs
+        )
+    )
 
 
 def _can(plan: Plan) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from smallpond.errors import OutOfMemory, TaskError
+from smallpond.errors import DeviceError, OutOfMemory, TaskError
 from smallpond.handoff import read_part
 from smallpond.plan import (
     Aggregate,
@@ -225,7 +225,8 @@ class Query:
             step, error = guilty
             return TaskError(f"{step.operation}: {_relined(str(error), self, step)}{_quoted(step)}")
         written = "".join(_quoted(step) for step in self.steps if step.written)
-        return TaskError(f"{self.steps[-1].operation if self.steps else 'read'}: {error}{written}")
+        kind = DeviceError if isinstance(error, duckdb.IOException) else TaskError
+        return kind(f"{self.steps[-1].operation if self.steps else 'read'}: {error}{written}")
 
     def _first_that_does_not_bind(self) -> tuple[Step, Exception] | None:
         import duckdb  # noqa: PLC0415

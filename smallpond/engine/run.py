@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import pyarrow as pa
 
 from smallpond.engine import rows
 from smallpond.engine.duck import Instance
 from smallpond.engine.keys import Keys
-from smallpond.engine.passes import in_passes
+from smallpond.engine.passes import in_passes, one_by_one
 from smallpond.engine.query import Query, table_of
-from smallpond.engine.write import LISTING, write
+from smallpond.engine.write import LISTING, write_files
 from smallpond.errors import InjectedFault
 from smallpond.events import Metrics
 from smallpond.handoff import Part, PartWriter, iter_part
@@ -38,6 +40,7 @@ from smallpond.split import split_batches
 from smallpond.task import Attempt, Result, ToDriver, ToParts, ToSplit
 
 BATCH_ROWS = 122_880
+_asides = itertools.count()
 
 
 @dataclasses.dataclass
@@ -92,6 +95,24 @@ class Run:
             return plan.table, False
         stream = self.stream(plan, lossless=False)
         return pa.Table.from_batches(stream.batches, stream.schema), stream.native
+
+    def put_aside(self, plan: Plan) -> Parts:
+        """Computes a program in as many passes as the attempt has, and keeps its rows in a file."""
+        attempt = self.attempt
+        plan = one_by_one(plan, self.put_aside)
+        url = f"{attempt.settings.temp_root}/{attempt.id}-{next(_asides)}.arrow"
+        self._stack.callback(Path(url).unlink, missing_ok=True)
+        return Parts(self.write(url, in_passes(plan, attempt.passes)))
+
+    def write(self, url: str, programs: Sequence[Plan]) -> tuple[Part, ...]:
+        """Writes the rows of programs, one after the other, into one hand-off file."""
+        streams = (self.stream(program, lossless=True) for program in programs)
+        first = next(streams)
+        with PartWriter(url, first.schema, lossless=first.native) as writer:
+            for stream in itertools.chain([first], streams):
+                for batch in stream.batches:
+                    writer.append(0, batch)
+            return tuple(writer.close())
 
     def _parts(self, plan: Parts) -> Stream:
         """Rows that no query needs to touch: read as they were written."""
@@ -204,11 +225,14 @@ def _into_sink(running: Run) -> Result:
     attempt = running.attempt
     program, sink = attempt.task.program, attempt.task.sink
     if isinstance(program, Write):
-        files, count = write(program, running)
-        table = pa.table([files], schema=LISTING)
-        listing = Stream(LISTING, iter(table.to_batches()), native=False)
-        listed = _to_parts(running, lambda: iter([listing]))
+        if attempt.passes > 1:
+            program = program.with_inputs((running.put_aside(program.input),))
+        files, count = write_files(program, running)
+        listing = Memory(attempt.id, pa.table([files], schema=LISTING))
+        listed = _result([running.write(_url(attempt), [listing])])
         return dataclasses.replace(listed, metrics=Metrics(rows_out=count))
+    if attempt.passes > 1:
+        program = one_by_one(program, running.put_aside)
     programs = in_passes(program, attempt.passes)
     match sink:
         case ToDriver():
@@ -217,7 +241,7 @@ def _into_sink(running: Run) -> Result:
             metrics = Metrics(rows_out=table.num_rows, bytes_out=table.nbytes)
             return Result(table=table, native=tables[0][1], metrics=metrics)
         case ToParts():
-            return _to_parts(running, lambda: (running.stream(p, lossless=True) for p in programs))
+            return _result([running.write(_url(attempt), programs)])
         case ToSplit():
             return _to_split(running, sink, programs)
     msg = f"{type(sink).__name__} is not for the engine"
@@ -226,19 +250,6 @@ def _into_sink(running: Run) -> Result:
 
 def _url(attempt: Attempt) -> str:
     return f"{attempt.settings.output_root}/{attempt.id}.arrow"
-
-
-def _to_parts(running: Run, streams: Callable[[], Iterator[Stream]]) -> Result:
-    source = iter(streams())
-    first = next(source)
-    with PartWriter(_url(running.attempt), first.schema, lossless=first.native) as writer:
-        for batch in first.batches:
-            writer.append(0, batch)
-        for stream in source:
-            for batch in stream.batches:
-                writer.append(0, batch)
-        parts = writer.close()
-    return _result([(part,) for part in parts])
 
 
 def _result(outputs: list[tuple[Part, ...]]) -> Result:

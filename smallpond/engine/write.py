@@ -24,7 +24,7 @@ _SUFFIX = {
 }
 
 
-def write(plan: Write, running: Run) -> tuple[list[str], int]:
+def write_files(plan: Write, running: Run) -> tuple[list[str], int]:
     """Writes the rows of the plan's input; returns the files and the number of rows."""
     attempt = running.attempt
     base = f"{plan.folder}/{attempt.id}"
