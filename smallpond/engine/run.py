@@ -73,7 +73,6 @@ class Run:
             "output_filename": f"{task.name}.{attempt.key}",
             **{dim.dimension: dim.index for dim in task.dims},
         }
-        self.spilled_bytes = 0
 
     def stream(self, plan: Plan, *, lossless: bool) -> Stream:
         """The rows of a program, as they come."""
