@@ -212,11 +212,11 @@ def run(attempt: Attempt, instance: Instance) -> Result:
         if chance < settings.fault_probability:
             raise InjectedFault(f"{attempt.task.name}: injected fault")
     started = time.thread_time()
-    with ExitStack() as stack:
-        running = Run(attempt, instance, stack)
-        result = _into_sink(running)
-    cpu_s = time.thread_time() - started
-    metrics = dataclasses.replace(result.metrics, cpu_s=cpu_s, spilled_bytes=running.spilled_bytes)
+    with instance.watched() as spilled_bytes, ExitStack() as stack:
+        result = _into_sink(Run(attempt, instance, stack))
+    metrics = dataclasses.replace(
+        result.metrics, cpu_s=time.thread_time() - started, spilled_bytes=spilled_bytes()
+    )
     return dataclasses.replace(result, metrics=metrics)
 
 
