@@ -37,6 +37,7 @@ from smallpond.plan import (
     walk,
 )
 from smallpond.split import split_batches
+from smallpond.storage import register_with_duckdb
 from smallpond.task import Attempt, Result, ToDriver, ToParts, ToSplit
 
 BATCH_ROWS = 122_880
@@ -157,12 +158,10 @@ class Run:
         self._stack.enter_context(self._instance.functions(tuple(udfs)))
         query = Query(self._instance.cursor(), self._placeholders, self._reader)
         self._stack.callback(query.close)
-        remote = [n for n in walk(plan) if isinstance(n, Files) and _is_remote(n)]
-        for node in remote:
-            from smallpond.storage import register_with_duckdb  # noqa: PLC0415
-
-            urls = [file.url for file in node.files]
-            register_with_duckdb(query.con, urls, dict(node.storage))
+        for node in walk(plan):
+            if isinstance(node, Files):
+                urls = [file.url for file in node.files]
+                register_with_duckdb(query.con, urls, dict(node.storage))
         return query
 
     def with_keys(self, plan: Plan, keys: Keys) -> Stream:
@@ -193,10 +192,6 @@ class Run:
                 raise query.explain(error) from error
 
         return Stream(reader.schema, batches(), native=True)
-
-
-def _is_remote(files: Files) -> bool:
-    return any("://" in file.url for file in files.files)
 
 
 def run(attempt: Attempt, instance: Instance) -> Result:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from smallpond.plan import Format, Write
 from smallpond.sql import literal, quote
-from smallpond.storage import filesystem_of
+from smallpond.storage import filesystem_of, register_with_duckdb
 
 if TYPE_CHECKING:
     from smallpond.engine.query import Query
@@ -37,6 +37,7 @@ def write_files(plan: Write, running: Run) -> tuple[list[str], int]:
     if many and "://" not in plan.folder:
         Path(target).mkdir(parents=True, exist_ok=True)
     query = running.query(plan.input)
+    register_with_duckdb(query.con, [plan.folder], dict(plan.storage))
     text = f"COPY (\n{query.text(plan.input)}\n) TO {literal(target)} ({_options(plan)})"
     return copy(query, text)
 
