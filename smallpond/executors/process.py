@@ -136,7 +136,7 @@ def serve(descriptor: int) -> None:
         os.chdir(greeting["cwd"])
     runner = _Runner()
     while True:
-        send(sock, _picklable(runner.run(mailbox.get())))
+        send(sock, picklable(runner.run(mailbox.get())))
 
 
 def _listen(sock: socket.socket, mailbox: Any) -> None:
@@ -168,7 +168,7 @@ class _Runner:
             return error
 
 
-def _picklable(value: Any) -> Any:
+def picklable(value: Any) -> Any:
     """The value, or for an error that cannot travel, one that says the same."""
     if not isinstance(value, BaseException):
         return value
