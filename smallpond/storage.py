@@ -8,7 +8,6 @@ fails. Names that begin with ``_`` or ``.`` are nobody's data.
 from __future__ import annotations
 
 import contextlib
-import functools
 import re
 import shutil
 import threading
