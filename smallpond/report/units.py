@@ -26,7 +26,7 @@ def duration(seconds: float) -> str:
 
 def _scaled(value: float, base: float, units: tuple[str, ...]) -> str:
     scaled, power = float(value), 0
-    while abs(scaled) >= base and power < len(units) - 1:
+    while abs(scaled) >= base - 0.5 and power < len(units) - 1:
         scaled /= base
         power += 1
     digits = 0 if power == 0 else 2 if abs(scaled) < 10 else 1 if abs(scaled) < 100 else 0
