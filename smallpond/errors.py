@@ -11,6 +11,14 @@ class PlanError(SmallpondError, ValueError):
     """A mistake in an argument or a query, found before anything ran."""
 
 
+class MissingInputError(PlanError, FileNotFoundError):
+    """What is to be read is not there."""
+
+
+class OutputExistsError(PlanError, FileExistsError):
+    """The place to write to holds data already."""
+
+
 class OutOfMemory(SmallpondError, MemoryError):  # noqa: N818 (the original's name)
     """A task needed more memory than it was given, with every remedy tried."""
 

@@ -437,10 +437,9 @@ def split_parts_by_rows(parts: Sequence[Part], n: int) -> list[list[Part]]:
         while wanted:
             part = parts[part_idx]
             taken = min(wanted, part.rows - used)
-            if taken == part.rows:
-                run.append(part)
-            elif taken:
-                run.append(slice_part(part, used, used + taken))
+            if taken:
+                whole = taken == part.rows
+                run.append(part if whole else slice_part(part, used, used + taken))
             used += taken
             wanted -= taken
             if used == part.rows:

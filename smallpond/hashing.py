@@ -60,7 +60,7 @@ _NAN_BITS = np.uint64(0x7FF8000000000000)
 
 # So many rows or words at once, for the caches' sake.
 _BLOCK = 1 << 14
-# Below so many rows, a pass over one word of each costs more than collecting all words.
+# So many rows are worth a pass of their own over the next word of each.
 _FEW_ROWS = 256
 _MAX_WORDS = 1 << 16
 
@@ -284,24 +284,27 @@ def _hash_bytes(array: pa.Array) -> Hashes:
 
 
 def _span_sums(words: Hashes, starts: Ints, lengths: Ints) -> Hashes:
-    """One word of all rows at a time, as long as there are many rows that have so many."""
+    """One word of all rows at a time, as long as many rows have so many; then row by row."""
     sums = _mix(gathered(words, starts, lengths) + _PHI)
+    counts = (lengths + 7) // 8
+    most = int(counts.max(initial=1))
     place = 1
-    rows = np.flatnonzero(lengths > 8)
-    while len(rows) > _FEW_ROWS:
+    rows = np.flatnonzero(counts > place)
+    while len(rows) > min(_FEW_ROWS, most - place):
         word = gathered(words, starts[rows] + 8 * place, lengths[rows] - 8 * place)
         word += np.uint64((place + 1) * int(_PHI) % 2**64)
         sums[rows] += _mix(word)
         place += 1
-        rows = rows[lengths[rows] > 8 * place]
+        rows = rows[counts[rows] > place]
     for row in rows:
-        sums[row] += _tail_sum(words, int(starts[row]), int(lengths[row]), place)
+        rest = _tail_sum(words, int(starts[row]), int(lengths[row]), place)
+        sums[row] = (int(sums[row]) + rest) % 2**64
     return sums
 
 
-def _tail_sum(words: Hashes, start: int, length: int, place: int) -> np.uint64:
+def _tail_sum(words: Hashes, start: int, length: int, place: int) -> int:
     """What the words from a place on add to the sum of one row."""
-    total = np.uint64(0)
+    total = 0
     while 8 * place < length:
         count = min(_MAX_WORDS, -(-(length - 8 * place) // 8))
         begin = start + 8 * place
@@ -309,7 +312,7 @@ def _tail_sum(words: Hashes, start: int, length: int, place: int) -> np.uint64:
         if 8 * (place + count) > length:
             taken[-1] &= last_mask(length - 8 * (place + count - 1))
         taken += np.arange(place + 1, place + count + 1).view(np.uint64) * _PHI
-        total = np.add(total, _mix(taken).sum())
+        total += int(_mix(taken).sum())
         place += count
     return total
 

@@ -46,6 +46,7 @@ MAX_FAILURES = 4
 PASSES = (1, 4, 16, 64)
 STALL_S = 30.0
 _POLL_S = 0.1
+_QUIET_S = 10.0
 _MIN_SAMPLES = 5
 _MIN_STRAGGLER_S = 1.0
 
@@ -160,6 +161,7 @@ class _Run:
         self._ready: list[str] = []
         self._stalled_since_s: float | None = None
         self._advanced_s = 0.0
+        self._cancelled = False
 
     def emit(self, event: Event) -> None:
         for listener in self._scheduler.listeners:
@@ -182,9 +184,12 @@ class _Run:
         return self._results
 
     def stop(self) -> None:
-        """Cancels what still runs."""
-        for attempt_id in list(self._running):
+        """Cancels what still runs, and waits until it writes no more."""
+        unfinished = list(self._running)
+        for attempt_id in unfinished:
             self._drop(attempt_id, State.CANCELLED)
+        if unfinished or self._cancelled:
+            self._executor.quiet(_QUIET_S)
 
     def _patience_s(self) -> float:
         """Until an outcome, or until a retry is due."""
@@ -362,6 +367,7 @@ class _Run:
     def _drop(self, attempt_id: str, state: State) -> None:
         running = self._running.pop(attempt_id)
         self._executor.cancel(attempt_id)
+        self._cancelled = True
         task = self._tasks[running.task.key]
         self._tell(
             task, state, running.attempt.number, running.worker.name, attempt=running.attempt

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from smallpond.functions import Udf
+
+_WATCH_S = 0.1
 
 
 class Instance:
@@ -61,6 +63,25 @@ class Instance:
         with contextlib.suppress(OSError):
             return sum(entry.stat().st_size for entry in os.scandir(self.temp_dir))
         return 0
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[Callable[[], int]]:
+        """Watches the temporary files; gives a function that tells the most there were of them."""
+        ended = threading.Event()
+        most = 0
+
+        def watch() -> None:
+            nonlocal most
+            while not ended.wait(_WATCH_S):
+                most = max(most, self.spilled_bytes())
+
+        thread = threading.Thread(target=watch, name="smallpond spill", daemon=True)
+        thread.start()
+        try:
+            yield lambda: most
+        finally:
+            ended.set()
+            thread.join()
 
     @contextlib.contextmanager
     def functions(self, udfs: tuple[Udf, ...]) -> Iterator[None]:

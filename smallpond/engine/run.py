@@ -38,6 +38,7 @@ from smallpond.plan import (
     walk,
 )
 from smallpond.split import split_batches
+from smallpond.storage import register_with_duckdb
 from smallpond.task import Attempt, Result, ToDriver, ToParts, ToSplit
 
 BATCH_ROWS = 122_880
@@ -74,7 +75,6 @@ class Run:
             "output_filename": f"{task.name}.{attempt.key}",
             **{dim.dimension: dim.index for dim in task.dims},
         }
-        self.spilled_bytes = 0
 
     def stream(self, plan: Plan, *, lossless: bool) -> Stream:
         """The rows of a program, as they come."""
@@ -166,12 +166,10 @@ class Run:
         self._stack.enter_context(self._instance.functions(tuple(udfs)))
         query = Query(self._instance.cursor(), self._placeholders, self._reader, self._spoil)
         self._stack.callback(query.close)
-        remote = [n for n in walk(plan) if isinstance(n, Files) and _is_remote(n)]
-        for node in remote:
-            from smallpond.storage import register_with_duckdb  # noqa: PLC0415
-
-            urls = [file.url for file in node.files]
-            register_with_duckdb(query.con, urls, dict(node.storage))
+        for node in walk(plan):
+            if isinstance(node, Files):
+                urls = [file.url for file in node.files]
+                register_with_duckdb(query.con, urls, dict(node.storage))
         return query
 
     def with_keys(self, plan: Plan, keys: Keys) -> Stream:
@@ -204,10 +202,6 @@ class Run:
         return Stream(reader.schema, batches(), native=True)
 
 
-def _is_remote(files: Files) -> bool:
-    return any("://" in file.url for file in files.files)
-
-
 def run(attempt: Attempt, instance: Instance) -> Result:
     """Runs an attempt.
 
@@ -221,11 +215,11 @@ def run(attempt: Attempt, instance: Instance) -> Result:
         if chance < settings.fault_probability:
             raise InjectedFault(f"{attempt.task.name}: injected fault")
     started = time.thread_time()
-    with ExitStack() as stack:
-        running = Run(attempt, instance, stack)
-        result = _into_sink(running)
-    cpu_s = time.thread_time() - started
-    metrics = dataclasses.replace(result.metrics, cpu_s=cpu_s, spilled_bytes=running.spilled_bytes)
+    with instance.watched() as spilled_bytes, ExitStack() as stack:
+        result = _into_sink(Run(attempt, instance, stack))
+    metrics = dataclasses.replace(
+        result.metrics, cpu_s=time.thread_time() - started, spilled_bytes=spilled_bytes()
+    )
     return dataclasses.replace(result, metrics=metrics)
 
 

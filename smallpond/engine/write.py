@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from smallpond.plan import Dim, Files, Format, Write
 from smallpond.sql import literal, quote
-from smallpond.storage import filesystem_of
+from smallpond.storage import filesystem_of, register_with_duckdb
 
 if TYPE_CHECKING:
     from smallpond.engine.query import Query
@@ -40,7 +40,9 @@ def write_files(plan: Write, running: Run) -> tuple[list[str], int]:
     if many and "://" not in folder:
         Path(target).mkdir(parents=True, exist_ok=True)
     query = running.query(plan.input)
-    text = f"COPY (\n{query.text(plan.input)}\n) TO {literal(target)} ({_options(plan, attempt.task.dims)})"
+    register_with_duckdb(query.con, [folder], dict(plan.storage))
+    options = _options(plan, attempt.task.dims)
+    text = f"COPY (\n{query.text(plan.input)}\n) TO {literal(target)} ({options})"
     return copy(query, text)
 
 

