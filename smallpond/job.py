@@ -216,7 +216,11 @@ class Job:
         with self._lock:
             if isinstance(plan, Memory):
                 return plan.table
-            graph = self.graph(plan, to_driver=True)
+            return self.rows(plan, self.graph(plan, to_driver=True))
+
+    def rows(self, plan: Plan, graph: Graph) -> pa.Table:
+        """Runs the tasks of a plan, and returns all of its rows."""
+        with self._lock:
             results = self.scheduler.run(graph)
             if len(graph.outputs) == 1 and isinstance(graph.outputs[0].program, TaskOutput):
                 table = results[graph.outputs[0].program.task_key].table

@@ -164,6 +164,20 @@ class Parts(Plan):
 
 
 @dataclass(frozen=True)
+class Listed(Unary):
+    """The rows in the files that the input's rows name.
+
+    The input has columns ``file``, ``begin`` and ``end``, which are NULL where a whole file is
+    meant; or ``file`` alone.
+
+    Attributes:
+        like: how to read them; its own files do not count.
+    """
+
+    like: Files
+
+
+@dataclass(frozen=True)
 class Dim:
     """Which partition of a dimension."""
 
@@ -217,6 +231,7 @@ class Sql(Nary):
     Attributes:
         splits: whether it may as well run on pieces of a partition, because a later node makes
             one result of them.
+        setup: statements to run before it, which may make temporary tables of the inputs.
     """
 
     query: str
@@ -224,6 +239,7 @@ class Sql(Nary):
     label: str = "partial_sql"
     demand: Demand = Demand()
     splits: bool = False
+    setup: tuple[str, ...] = ()
 
 
 class Shape(Enum):
@@ -234,10 +250,12 @@ class Shape(Enum):
     ROW_TO_BOOL = "row -> bool"
     BATCH = "table -> table, batch by batch"
     TABLES = "tables -> table, whole partitions"
+    TABLE_BATCH = "tables -> table, batch by batch"
     STREAMS = "readers -> tables"
     FRAMES = "pandas frames -> pandas frame, whole partitions"
     FRAME_BATCH = "pandas frames -> pandas frame, batch by batch"
     SCRIPT = "data sets -> files in a folder"
+    DATASETS = "data set -> data sets, one for each partition"
 
 
 ROWWISE = {Shape.ROW, Shape.ROW_TO_ROWS, Shape.ROW_TO_BOOL, Shape.BATCH}
@@ -259,6 +277,11 @@ class Function(Nary):
     label: str = "map"
     context: Any = None
     demand: Demand = Demand()
+
+
+@dataclass(frozen=True)
+class Held(Unary):
+    """The same rows, computed once however many plans read them."""
 
 
 @dataclass(frozen=True)
@@ -403,6 +426,7 @@ class Repartition(Nary):
         nested: keep the partitions there are, and split each.
         keep_column: add the partition's number as a column of that name.
         seed: of By.RANDOM, and of the files' order.
+        label: for people; by default it says what is done.
     """
 
     npartitions: int
@@ -415,6 +439,14 @@ class Repartition(Nary):
     shuffle_files: bool = False
     seed: int = 0
     demand: Demand = Demand()
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Partitioned(Nary):
+    """Each source as one partition."""
+
+    dimension: str = PARTITION_COLUMN
 
 
 @dataclass(frozen=True)
@@ -432,10 +464,13 @@ class Write(Unary):
     """Files in a folder; its rows are the written files' names, rows and bytes.
 
     Attributes:
-        folder: where the tasks put them; committed by the driver.
+        folder: where the tasks put them; committed by the driver. If empty, they stay in the
+            job's own folder.
         options: of DuckDB's COPY, as SQL text.
         partition_by: columns that become folders ``column=value``.
         file_bytes: begin another file beyond this size.
+        as_is: name the input's files, instead of writing their rows once more, where the input is
+            whole files of this format.
     """
 
     folder: str
@@ -444,6 +479,8 @@ class Write(Unary):
     partition_by: tuple[str, ...] = ()
     file_bytes: int | None = None
     storage: tuple[tuple[str, Any], ...] = ()
+    as_is: bool = False
+    label: str = "write"
 
 
 PlanT = TypeVar("PlanT", bound=Plan)

@@ -183,7 +183,7 @@ def _wants(node: Plan, needed: frozenset[str] | None) -> tuple[frozenset[str] | 
             return (_plus(needed, keys),)
         case Limit() | Gather():
             return (needed,)
-        case Sql():
+        case Sql(setup=()):
             try:
                 named = {str(i): f"t{i}" for i in range(len(node.sources))}
                 from smallpond.sql import fill  # noqa: PLC0415

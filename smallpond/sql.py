@@ -13,6 +13,8 @@ from smallpond.errors import PlanError
 
 # A brace pair is a placeholder only if its name is known; `{'x': a}` is a struct, and stays one.
 _BRACES = re.compile(r"\{\{|\}\}|\{(\w+)\}")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_NAMED = re.compile(r"(?<!\{)\{[A-Za-z_]\w*\}(?!\})")
 VOLATILE = {"random", "uuid", "gen_random_uuid", "uuidv7", "nextval", "setseed"}
 AGGREGATES = {
     *("sum", "count", "count_star", "min", "max", "avg", "mean", "list", "array_agg", "median"),
@@ -62,13 +64,24 @@ def fill(query: str, values: Mapping[str, object]) -> str:
     return _BRACES.sub(replace, query) if _written_for_format(query) else _fill_known(query, values)
 
 
+def fill_some(query: str, values: Mapping[str, object]) -> str:
+    """Replaces ``{name}`` by its value where the name is known; all else stays for `fill`."""
+    if not values or "{" not in query:
+        return query
+
+    def replace(match: re.Match[str]) -> str:
+        return str(values[match[1]]) if match[1] in values else match[0]
+
+    return (_BRACES if _written_for_format(query) else _PLACEHOLDER).sub(replace, query)
+
+
 def _written_for_format(query: str) -> bool:
     """Whether every brace of the text is doubled or part of a placeholder."""
     return "{{" in query and not re.search(r"[{}]", _BRACES.sub("", query))
 
 
 def _fill_known(query: str, values: Mapping[str, object]) -> str:
-    return re.sub(r"\{(\w+)\}", lambda m: str(values[m[1]]) if m[1] in values else m[0], query)
+    return _PLACEHOLDER.sub(lambda m: str(values[m[1]]) if m[1] in values else m[0], query)
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,31 @@ def parse(statement: str) -> Any:
     return tree["statements"]
 
 
+def statement_kind(statement: str) -> str:
+    """What kind of statement a text is, such as "SELECT" or "CREATE".
+
+    Raises:
+        PlanError: it does not parse, or is not exactly one statement.
+    """
+    import duckdb  # noqa: PLC0415
+
+    try:
+        found = duckdb.extract_statements(_without_names(statement))
+    except duckdb.Error as error:
+        raise PlanError(str(error)) from error
+    if len(found) != 1:
+        raise PlanError(f"one statement expected, got {len(found)} (pass a list of statements)")
+    return str(found[0].type.name).removesuffix("_STATEMENT")
+
+
+def _without_names(text: str) -> str:
+    """What the engine will put in is a number or a name of its own; braces alone are no SQL.
+
+    The text keeps its length, so that errors point to the right place.
+    """
+    return _NAMED.sub(lambda match: "0".ljust(len(match[0])), fill(text, {}))
+
+
 @functools.lru_cache(maxsize=1)
 def _shared_parser() -> Any:
     import duckdb  # noqa: PLC0415
@@ -151,6 +189,7 @@ def refers(fragment: str, kind: str = "select") -> Refers:
     Raises:
         PlanError: the text does not parse.
     """
+    fragment = _without_names(fragment)
     template = {"select": "SELECT {}\nFROM t", "where": "SELECT 1 FROM t WHERE ({}\n)"}
     statement = template[kind].replace("{}", fragment) if kind != "query" else fragment
     columns: set[str] = set()

@@ -233,15 +233,20 @@ class DirectoryWriter:
     def __enter__(self) -> Self:
         return self
 
-    def commit(self, files: Sequence[str]) -> list[str]:
+    def commit(self, files: Sequence[str], names: Sequence[str] | None = None) -> list[str]:
         """Makes files visible; returns their final addresses.
+
+        Args:
+            files: below `staging`.
+            names: paths in the folder; by default "part-00000" and so on.
 
         Raises:
             OutputExistsError: another writer was faster, and the mode is "error".
             OSError: the storage refuses; nothing is left behind.
         """
         stem = f"part-{self._id[:8]}-" if self._mode == "append" else "part-"
-        names = [_final_name(file, self.staging, stem, i) for i, file in enumerate(files)]
+        if names is None:
+            names = [_final_name(file, self.staging, stem, i) for i, file in enumerate(files)]
         return self._store.publish(list(zip(files, names, strict=True)), self._mode, self._id)
 
     def __exit__(

@@ -39,7 +39,8 @@ HEAVY = {
 }
 
 EMPTY_NAMES = {"utils", "common", "misc", "helpers"}
-ORIGINAL_NAMES = {"dualpipe/utils.py"}  # the import path that users of the original have
+# Import paths that users of the originals have.
+ORIGINAL_NAMES = {"dualpipe/utils.py", "smallpond/common.py"}
 
 DEVICE_SUFFIXES = {".cu", ".cuh", ".h", ".hpp", ".cpp"}
 TEXT_SUFFIXES = DEVICE_SUFFIXES | {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".json", ""}

@@ -31,6 +31,7 @@ class Instance:
         )
         self._con.execute(f"SET TimeZone = '{time_zone}'")
         self._con.execute("SET enable_progress_bar = false")
+        self.spoiled = False  # by statements that may have changed more than a query can see
         self._limits: tuple[int, int] | None = None
         self._loaded: set[str] = set()
 
@@ -89,38 +90,28 @@ class Instance:
         try:
             for udf in dict.fromkeys(udfs):
                 if udf.function is not None:
-                    _create(self._con, udf)
+                    register(self._con, udf)
                     added.append(udf.name)
                 elif udf.path not in self._loaded:
-                    self._load(udf)
+                    register(self._con, udf)
+                    self._loaded.add(udf.path)
             yield
         finally:
             for name in added:
                 self._con.remove_function(name)
-
-    def _load(self, udf: Udf) -> None:
-        if udf.path.endswith(".duckdb_extension"):
-            self._con.load_extension(udf.path)
-        else:
-            from importlib.util import module_from_spec, spec_from_file_location  # noqa: PLC0415
-
-            spec = spec_from_file_location(udf.name, udf.path)
-            if spec is None or spec.loader is None:
-                raise ImportError(f"{udf.path} is not a Python module")
-            module = module_from_spec(spec)
-            spec.loader.exec_module(module)
-            module.register(self._con)
-        self._loaded.add(udf.path)
 
     def close(self) -> None:
         """Frees memory and temporary files."""
         self._con.close()
 
 
-def _create(con: Any, udf: Udf) -> None:
+def register(con: Any, udf: Udf) -> None:
+    """Makes a function, an extension or a module known to a connection."""
     from duckdb.func import PythonUDFType  # noqa: PLC0415
 
-    assert udf.function is not None  # noqa: S101 (the caller has looked)
+    if udf.function is None:
+        _load(con, udf)
+        return
     con.create_function(
         udf.name,
         udf.function.load(),
@@ -128,6 +119,20 @@ def _create(con: Any, udf: Udf) -> None:
         udf.returns,
         type=PythonUDFType.ARROW if udf.arrow else PythonUDFType.NATIVE,
     )
+
+
+def _load(con: Any, udf: Udf) -> None:
+    if udf.path.endswith(".duckdb_extension"):
+        con.load_extension(udf.path)
+        return
+    from importlib.util import module_from_spec, spec_from_file_location  # noqa: PLC0415
+
+    spec = spec_from_file_location(udf.name, udf.path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{udf.path} is not a Python module")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.register(con)
 
 
 class Instances:
@@ -165,7 +170,10 @@ class Instances:
             raise
         with self._lock:
             self._busy.discard(instance)
-            self._idle.append(instance)
+            if not instance.spoiled:
+                self._idle.append(instance)
+        if instance.spoiled:
+            instance.close()
 
     def close(self) -> None:
         """Closes the idle ones."""

@@ -64,11 +64,13 @@ class Query:
         con: the connection that will run it.
         placeholders: values for ``{name}`` in users' queries.
         stream: makes a reader of a Python function's rows.
+        spoil: told before the user's own statements run.
     """
 
     con: Any
     placeholders: Mapping[str, object]
     stream: Callable[[Function], pa.RecordBatchReader]
+    spoil: Callable[[], None] = lambda: None
     steps: list[Step] = field(default_factory=list)
     _known: dict[int, str] = field(default_factory=dict)
 
@@ -162,7 +164,10 @@ class Query:
                 )
             case Sql():
                 sources = [self.relation(source) for source in plan.sources]
+                if plan.setup:
+                    sources = [self._view(source) for source in sources]
                 values = {**self.placeholders, **{str(i): s for i, s in enumerate(sources)}}
+                self._set_up(plan, values)
                 written = fill(plan.query.strip().rstrip(";"), values)
                 return self._step(written, plan.label, written)
             case Concat():
@@ -193,6 +198,25 @@ class Query:
                 return self._join(plan)
         msg = f"{type(plan).__name__} cannot be part of a task"
         raise AssertionError(msg)
+
+    def _view(self, source: str) -> str:
+        """A name that statements of their own can read as well."""
+        name = f"v{next(_names)}"
+        self.con.execute(f"CREATE TEMP VIEW {name} AS {self._with(source)}")
+        return name
+
+    def _set_up(self, plan: Sql, values: Mapping[str, object]) -> None:
+        import duckdb  # noqa: PLC0415
+
+        for i, statement in enumerate(plan.setup):
+            text = fill(statement, {**values, "query_index": i})
+            self.spoil()
+            try:
+                self.con.execute(text).fetchall()
+            except duckdb.OutOfMemoryException as error:
+                raise OutOfMemory(str(error)) from error
+            except duckdb.Error as error:
+                raise TaskError(f"{plan.label}: {error}\nin {plan.label}: {text}") from error
 
     def _aggregate(self, plan: Aggregate) -> str:
         source = self.relation(plan.input)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from smallpond.errors import TaskError
+from smallpond.errors import InjectedFault, TaskError
 from smallpond.functions import user_frames
 from smallpond.plan import Function, Shape
 
@@ -40,6 +40,8 @@ def _guarded(node: Function) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         try:
             return function(*arguments)
+        except InjectedFault:
+            raise  # the function has asked for it
         except Exception as error:
             raise UserCodeError(
                 f"{node.label}: {node.function.name} raised\n{user_frames(error)}"
@@ -99,7 +101,7 @@ def _batches(
 ) -> Iterator[pa.Table]:
     """Batches of exactly ``batch_rows`` rows but the last, whatever the input's were."""
     seen = False
-    for table in _regrouped(batches, node.batch_rows, schema):
+    for table in regrouped(batches, node.batch_rows, schema):
         seen = True
         yield _result(node, call(table))
     if not seen:
@@ -107,9 +109,10 @@ def _batches(
         yield _result(node, call(schema.empty_table()))
 
 
-def _regrouped(
+def regrouped(
     batches: Iterable[pa.RecordBatch], rows: int, schema: pa.Schema
 ) -> Iterator[pa.Table]:
+    """The same rows in tables of exactly ``rows`` rows but the last."""
     waiting: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:

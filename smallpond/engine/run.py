@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,9 +15,10 @@ import pyarrow as pa
 from smallpond.engine import rows
 from smallpond.engine.duck import Instance
 from smallpond.engine.keys import Keys
+from smallpond.engine.listing import LISTING, located
 from smallpond.engine.passes import in_passes, one_by_one
 from smallpond.engine.query import Query, table_of
-from smallpond.engine.write import LISTING, write_files
+from smallpond.engine.write import write_files
 from smallpond.errors import InjectedFault
 from smallpond.events import Metrics
 from smallpond.handoff import Part, PartWriter, iter_part
@@ -152,11 +153,18 @@ class Run:
         stream = self.stream(node, lossless=False)
         return pa.RecordBatchReader.from_batches(stream.schema, stream.batches)
 
+    def on_exit(self, action: Callable[[], None]) -> None:
+        """Has something done when the attempt ends, however it ends."""
+        self._stack.callback(action)
+
+    def _spoil(self) -> None:
+        self._instance.spoiled = True
+
     def query(self, plan: Plan) -> Query:
         """An empty query, with all registered that a program needs."""
         udfs = [u for n in walk(plan) if isinstance(n, Project | Filter | Sql) for u in n.udfs]
         self._stack.enter_context(self._instance.functions(tuple(udfs)))
-        query = Query(self._instance.cursor(), self._placeholders, self._reader)
+        query = Query(self._instance.cursor(), self._placeholders, self._reader, self._spoil)
         self._stack.callback(query.close)
         for node in walk(plan):
             if isinstance(node, Files):
@@ -217,12 +225,12 @@ def run(attempt: Attempt, instance: Instance) -> Result:
 
 def _into_sink(running: Run) -> Result:
     attempt = running.attempt
-    program, sink = attempt.task.program, attempt.task.sink
+    program, sink = located(attempt.task.program, running), attempt.task.sink
     if isinstance(program, Write):
         if attempt.passes > 1:
             program = dataclasses.replace(program, input=running.put_aside(program.input))
         files, count = write_files(program, running)
-        listing = Memory(attempt.id, pa.table([files], schema=LISTING))
+        listing = Memory(attempt.id, pa.table({"file": files}, schema=LISTING))
         listed = _result([running.write(_url(attempt), [listing])])
         return dataclasses.replace(listed, metrics=Metrics(rows_out=count))
     if attempt.passes > 1:
