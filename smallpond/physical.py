@@ -125,7 +125,9 @@ class Cutter:
                 return self.handed(self.cut(node.input), _name(node.input), _is_cheap)
             case Partitioned():
                 return [
-                    Partition(self._one(self.cut(source)), (Dim(node.dimension, i, len(node.inputs)),))
+                    Partition(
+                        self._one(self.cut(source)), (Dim(node.dimension, i, len(node.inputs)),)
+                    )
                     for i, source in enumerate(node.inputs)
                 ]
             case Sql() | Function():
@@ -338,7 +340,9 @@ class Cutter:
         }.get(node.by, self._by_content)
         programs = move(node, inputs)
         if node.keep_column is not None and node.by is not By.COLUMN:
-            programs = [_numbered(program, node.keep_column, i) for i, program in enumerate(programs)]
+            programs = [
+                _numbered(program, node.keep_column, i) for i, program in enumerate(programs)
+            ]
         return [
             Partition(program, (*outer, Dim(node.dimension, i, node.npartitions)))
             for i, program in enumerate(programs)

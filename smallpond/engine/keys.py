@@ -98,21 +98,25 @@ class Keys:
     def __call__(self, batch: pa.RecordBatch) -> NDArray[Any]:
         columns = [batch.column(name) for name in self.hidden]
         sink = self._sink
+        ids: NDArray[Any]
         match sink.by:
             case By.HASH:
-                return partition_ids(hash_columns(columns), sink.npartitions)
+                ids = partition_ids(hash_columns(columns), sink.npartitions)
             case By.RANDOM:
-                return self._random.integers(sink.npartitions, size=batch.num_rows)
+                ids = self._random.integers(sink.npartitions, size=batch.num_rows)
             case By.RANGE:
-                if not columns or self._boundaries is None or not self._boundaries.num_rows:
-                    return np.zeros(batch.num_rows, np.uint32)
-                order = sink.order[: len(columns)]
-                return range_ids(
-                    self._boundaries,
-                    columns,
-                    [key.descending for key in order],
-                    [key.nulls_first for key in order],
-                )
+                ids = self._ranges(columns, batch.num_rows)
             case _:
-                ids: NDArray[Any] = columns[0].to_numpy(zero_copy_only=False)
-                return ids
+                ids = columns[0].to_numpy(zero_copy_only=False)
+        return ids
+
+    def _ranges(self, columns: list[pa.Array], num_rows: int) -> NDArray[np.uint32]:
+        if not columns or self._boundaries is None or not self._boundaries.num_rows:
+            return np.zeros(num_rows, np.uint32)
+        order = self._sink.order[: len(columns)]
+        return range_ids(
+            self._boundaries,
+            columns,
+            [key.descending for key in order],
+            [key.nulls_first for key in order],
+        )

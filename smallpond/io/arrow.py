@@ -69,7 +69,9 @@ def _between(row_ranges: Sequence[RowRange], begin: int, end: int) -> list[RowRa
 PathOrRange = str | RowRange
 
 
-def row_range(path: str, begin: int = 0, end: int | None = None, filesystem: Any = None) -> RowRange:
+def row_range(
+    path: str, begin: int = 0, end: int | None = None, filesystem: Any = None
+) -> RowRange:
     """A range of a file's rows, all of them by default; reads the file's footer."""
     with _open(path, filesystem) as file:
         meta = file.metadata

@@ -165,7 +165,9 @@ def _place(operation: str, source: str, target: str, how: SinkType) -> None:
         else:
             return
     elif how == "link":
-        raise SmallpondError(f"{operation}: only local files can be linked, not {source} to {target}")
+        raise SmallpondError(
+            f"{operation}: only local files can be linked, not {source} to {target}"
+        )
     if local:
         shutil.copyfile(source, target)
         return
