@@ -45,7 +45,7 @@ from smallpond.rules import Spread, bottom_up, distribute, optimise
 from smallpond.scheduler import Scheduler
 from smallpond.sources import counted
 from smallpond.sql import quote
-from smallpond.storage import DirectoryWriter, register_with_duckdb
+from smallpond.storage import DirectoryWriter, configure, register_with_duckdb, remove_folder
 from smallpond.task import Result, Settings
 
 _TRIED_ROWS = 1000  # of a function whose schema is asked for
@@ -111,6 +111,7 @@ class Job:
             settings = Settings(
                 output, self._temp_root, _time_zone(), config.storage, config.fault_probability
             )
+            configure(output, dict(config.storage))
             resumed = config.named and "://" not in output and Path(output).is_dir()
             self._scheduler = Scheduler(
                 self.executor,
@@ -342,12 +343,10 @@ class Job:
         if self._instances is not None:
             self._instances.close()
         self._closed = True
-        if "://" not in self.config.job_root:
-            shutil.rmtree(f"{self.config.job_root}/temp", ignore_errors=True)
-            if self.config.remove_output_root and not failed:
-                shutil.rmtree(self.config.job_root, ignore_errors=True)
-        if self._remote_temp is not None:
-            shutil.rmtree(self._remote_temp, ignore_errors=True)
+        if self._scheduler is not None:
+            shutil.rmtree(self._temp_root, ignore_errors=True)
+        if self._scheduler is not None and self.config.remove_output_root and not failed:
+            remove_folder(self.config.job_root, dict(self.config.storage))
 
 
 def _no_stream(node: Function) -> pa.RecordBatchReader:

@@ -145,7 +145,8 @@ def _listen(sock: socket.socket, mailbox: Any) -> None:
         while True:
             mailbox.put(receive(sock))
     except (EOFError, OSError):
-        os._exit(0)
+        # From a thread, and whatever the main thread is doing.
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class _Runner:
