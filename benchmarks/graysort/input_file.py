@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.graysort.phases import Phases
 from benchmarks.graysort.raw_file import opened, read_records, write_rows
 from benchmarks.graysort.records import RECORD_BYTES, generate, text_keys
 from benchmarks.graysort.tasks import Item, task
 from benchmarks.graysort.validate import Summary, as_item, from_item, merge, summarise
+
+if TYPE_CHECKING:  # workers need no bars
+    from benchmarks.graysort.phases import Phases
 
 _BLOCK_RECORDS = 16_384
 _TASK_RECORDS = 250_000

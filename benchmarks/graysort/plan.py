@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from benchmarks.graysort.order import MAX_ROWS
 from benchmarks.graysort.tasks import GraySortError
 
 # What a worker needs before its first record: the interpreter, numpy, file buffers.
@@ -21,6 +22,8 @@ SAMPLES_PER_PARTITION = 128
 # samples each, a partition's share is Gamma(128) distributed.
 _HEADROOM = 2
 _LEAST_RECORDS = 1_000
+# About the most parts of runs that partitions gather; the driver keeps 12 bytes for each.
+MAX_PARTS = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +56,32 @@ class Plan:
 
 def make_plan(num_records: int, memory_bytes: int, num_workers: int) -> Plan:
     """Returns sizes with which all workers together stay within ``memory_bytes``."""
-    least = num_workers * (PROCESS_BYTES + _LEAST_RECORDS * _HEADROOM * BYTES_PER_RECORD)
+    # With tasks of capacity c there are n / c runs and n / (c / headroom) partitions.
+    least_capacity = max(
+        _HEADROOM * _LEAST_RECORDS,
+        math.ceil(num_records / math.isqrt(MAX_PARTS // _HEADROOM)) + _HEADROOM,
+    )
+    if least_capacity > MAX_ROWS:
+        raise GraySortError(
+            f"--bytes: two passes sort at most about {MAX_ROWS * num_records // least_capacity} "
+            f"records, got {num_records}"
+        )
+    least = num_workers * (PROCESS_BYTES + least_capacity * BYTES_PER_RECORD)
     if memory_bytes < least:
         raise GraySortError(
-            f"--memory-limit: memory must be at least {least / 1e6:.0f} MB for {num_workers} "
-            f"workers, got {memory_bytes / 1e6:.0f} MB (raise it, or lower --workers)"
+            f"--memory-limit: memory must be at least {math.ceil(least / 1e6)} MB for "
+            f"{num_workers} workers and {num_records} records in two passes, got "
+            f"{memory_bytes / 1e6:.0f} MB (raise it, or lower --workers)"
         )
-    capacity = (memory_bytes // num_workers - PROCESS_BYTES) // BYTES_PER_RECORD
-    preferred = max(_PREFERRED_RECORDS, math.isqrt(num_records * _SLICE_RECORDS))
+    in_memory = (memory_bytes // num_workers - PROCESS_BYTES) // BYTES_PER_RECORD
+    capacity = min(in_memory, MAX_ROWS)
+    slice_records = max(_SLICE_RECORDS, num_records // MAX_PARTS)
+    preferred = max(_PREFERRED_RECORDS, math.isqrt(num_records * slice_records))
     partition_records = min(preferred, capacity // _HEADROOM)
+    chunk_records = max(_PREFERRED_RECORDS, num_records * slice_records // partition_records)
     return Plan(
         num_records=num_records,
-        chunk_records=min(preferred, capacity),
+        chunk_records=min(chunk_records, capacity),
         num_partitions=max(1, math.ceil(num_records / partition_records)),
         capacity_records=capacity,
     )

@@ -17,12 +17,12 @@ import os
 import shutil
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.graysort.order import Order, stable_order
-from benchmarks.graysort.phases import Phases
 from benchmarks.graysort.plan import SAMPLES_PER_PARTITION, Plan
 from benchmarks.graysort.raw_file import opened, read_into, read_records, write_rows
 from benchmarks.graysort.records import KEY_BYTES, RECORD_BYTES, Rows
@@ -34,6 +34,9 @@ from benchmarks.graysort.splits import (
     split_point,
 )
 from benchmarks.graysort.tasks import CorruptedDataError, GraySortError, Item, task
+
+if TYPE_CHECKING:  # workers need no bars
+    from benchmarks.graysort.phases import Phases
 
 _BLOCK_RECORDS = 4_096  # gathered in the second-level cache and written from there
 _SAMPLES_PER_TASK = 8_192

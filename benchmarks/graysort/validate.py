@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import starmap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.graysort.phases import Phases
 from benchmarks.graysort.raw_file import num_records_of, read_records
 from benchmarks.graysort.records import KEY_BYTES, RECORD_BYTES, Rows, key_words
 from benchmarks.graysort.tasks import Item, task
+
+if TYPE_CHECKING:  # workers need no bars
+    from benchmarks.graysort.phases import Phases
 
 _BLOCK_RECORDS = 16_384
 _TASK_RECORDS = 500_000
