@@ -24,13 +24,13 @@ def usable_cpus() -> int:
 def local_workers(num_workers: int) -> Iterator[RunAll]:
     """Yields a function that runs tasks in so many processes; they end with the context."""
     # Not forked from this process, which may hold much memory and run threads.
-    context = multiprocessing.get_context("forkserver")
-    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"))
 
     def run_all(
         function: TaskFunction, items: list[Item], done: Callable[[Item], None]
     ) -> list[Item]:
-        futures = [pool.submit(function, item) for item in items]
+        with _no_interrupts():  # nor in the processes that this starts, for good
+            futures = [pool.submit(function, item) for item in items]
         try:
             for future in as_completed(futures):
                 done(future.result())
@@ -48,6 +48,20 @@ def local_workers(num_workers: int) -> Iterator[RunAll]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; the driver decides what becomes of the tasks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Holds Ctrl-C back, which reaches every process of a terminal; it counts after the context.
+
+    Processes that are started inside inherit the mask. It does not suffice for this process, where
+    another thread may be the one that receives the signal.
+    """
+    received: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if received:
+        raise KeyboardInterrupt
