@@ -65,6 +65,15 @@ def test_order_of_many(kind: str, count: int) -> None:
     assert stable_order(rows).tolist() == expected(rows)
 
 
+def test_order_where_a_third_round_is_needed(seed: int) -> None:
+    """Many groups leave few bits for the key: two rounds know 75 bits of these."""
+    chosen = np.random.default_rng(seed)
+    alone, partners = generate(0, 50_000), generate(50_000, 75_000)[np.arange(150_000) // 2]
+    partners[:, 9] ^= chosen.integers(0, 4, len(partners), np.uint8)
+    rows = chosen.permutation(np.concatenate([alone, partners]))
+    assert stable_order(rows).tolist() == expected(rows)
+
+
 @pytest.mark.parametrize("kind", ["plain", "skewed", "all equal", "in pairs"])
 def test_memory_is_what_the_plan_counts_on(kind: str) -> None:
     rows = KINDS[kind](generate(0, 100_000))

@@ -216,7 +216,10 @@ def test_full_disk_names_the_file() -> None:
     assert full.value.filename == "/dev/full"
 
 
-def test_failure_is_handed_on_as_a_value(tmp_path: Path) -> None:
+def test_failures_are_handed_on_as_values(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    cut_off = {"source": str(tmp_path / "empty"), "first": 0, "num_records": 1}
+    assert "the file ends after 0" in write_run(cut_off | {"run": "", "splits": b""})["corrupted"]
     item: Item = {"source": str(tmp_path / "none"), "positions": np.array([0]).tobytes()}
     result = sort_module.sample_keys(item)
     assert "No such file" in result["failed"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks.graysort.order import MAX_ROWS, stable_order
@@ -26,6 +26,7 @@ points = st.tuples(st.sampled_from(KEYS), st.integers(0, 120))
     st.lists(points, max_size=8),
     st.sampled_from([0, 1, 40, 2**40]),
 )
+@example([KEYS[0]] * 10, [(KEYS[0], 35), (KEYS[0], 36)], 40)
 def test_ends_are_counts_of_smaller_points(
     keys: list[bytes], wanted: list[tuple[bytes, int]], first: int
 ) -> None:
