@@ -69,7 +69,9 @@ def _between(row_ranges: Sequence[RowRange], begin: int, end: int) -> list[RowRa
 PathOrRange = str | RowRange
 
 
-def row_range(path: str, begin: int = 0, end: int | None = None, filesystem: Any = None) -> RowRange:
+def row_range(
+    path: str, begin: int = 0, end: int | None = None, filesystem: Any = None
+) -> RowRange:
     """A range of a file's rows, all of them by default; reads the file's footer."""
     with _open(path, filesystem) as file:
         meta = file.metadata
@@ -91,7 +93,7 @@ def load_from_parquet_files(
     """
     if not paths_or_ranges:
         raise PlanError("load_from_parquet_files: at least one file expected")
-    with ThreadPoolExecutor(max_workers=max_workers) as pool:
+    with ThreadPoolExecutor(max_workers=min(max_workers, len(paths_or_ranges))) as pool:
         tables = list(pool.map(lambda item: _load(item, columns, filesystem), paths_or_ranges))
     try:
         return pa.concat_tables(tables, promote_options="permissive")
@@ -218,7 +220,7 @@ def dump_to_parquet_files(
         )
 
     with ThreadPoolExecutor(max_workers=max_workers) as pool:
-        return sum(pool.map(write, range(count))) == table.num_rows
+        return sum(pool.map(write, range(count))) == int(table.num_rows)
 
 
 def parquet_write_table(
