@@ -491,7 +491,7 @@ def cut(plan: Plan, machine: Machine, *, to_driver: bool = False) -> Graph:
 
 
 def _concat(programs: Sequence[Plan]) -> Plan:
-    """Programs one after the other; neighbouring files and parts become one leaf."""
+    """Programs one after the other; neighbouring leaves of a kind become one."""
     flat: list[Plan] = []
     for program in programs:
         flat += program.sources if isinstance(program, Concat) else [program]
@@ -502,6 +502,8 @@ def _concat(programs: Sequence[Plan]) -> Plan:
             merged[-1] = dataclasses.replace(last, files=last.files + program.files)
         elif isinstance(program, Parts) and isinstance(last, Parts):
             merged[-1] = Parts(last.parts + program.parts)
+        elif isinstance(program, Listed) and isinstance(last, Listed) and program.like == last.like:
+            merged[-1] = dataclasses.replace(last, input=_concat([last.input, program.input]))
         else:
             merged.append(program)
     return merged[0] if len(merged) == 1 else Concat(tuple(merged))

@@ -21,6 +21,7 @@ from smallpond.functions import FunctionRef, Udf
 from smallpond.handoff import Part
 
 PARTITION_COLUMN = "__data_partition__"
+OWN_FILES = "_files"  # a job's folder for files that its tasks write, beside those they hand on
 BATCH_ROWS = 122_880  # DuckDB's row group, the original's batch
 
 

@@ -510,6 +510,8 @@ def _final(task: Task, error: BaseException, how: str = "") -> BaseException:
     """The error that the user gets: which operation, which partition, why."""
     where = f" (partition {task.partition})" if task.partition else ""
     note = f"{how}: " if how else ""
-    if isinstance(error, TaskError | PlanError) and not how:
+    if isinstance(error, PlanError):
+        return type(error)(f"{task.name}{where}: {note}{error}")
+    if isinstance(error, TaskError) and not how:
         return error
     return TaskError(f"{task.name}{where}: {note}{type(error).__name__}: {error}")

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from smallpond.functions import Udf
@@ -114,11 +115,23 @@ def register(con: Any, udf: Udf) -> None:
         return
     con.create_function(
         udf.name,
-        udf.function.load(),
+        udf.function.load() if udf.parameters is None else _bare(udf.function.load()),
         list(udf.parameters) if udf.parameters is not None else None,
         udf.returns,
         type=PythonUDFType.ARROW if udf.arrow else PythonUDFType.NATIVE,
     )
+
+
+def _bare(function: Any) -> Any:
+    """The function without annotations: the types are known, and names in them may not be."""
+    if not isinstance(function, FunctionType) or not function.__annotations__:
+        return function
+    bare = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__,
+        function.__closure__,
+    )  # fmt: skip
+    bare.__kwdefaults__ = function.__kwdefaults__
+    return bare
 
 
 def _load(con: Any, udf: Udf) -> None:

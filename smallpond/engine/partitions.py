@@ -14,7 +14,7 @@ from smallpond.engine.listing import LISTING, SLICES
 from smallpond.engine.rows import UserCodeError, call_once, regrouped
 from smallpond.errors import SmallpondError, TaskError
 from smallpond.functions import user_frames
-from smallpond.plan import Files, FileSlice, Format, Function, Memory, Plan, Shape
+from smallpond.plan import OWN_FILES, Files, FileSlice, Format, Function, Memory, Plan, Shape
 
 if TYPE_CHECKING:
     from smallpond.engine.run import Run
@@ -41,7 +41,7 @@ def _context(node: Function, running: Run, output: str = "") -> Any:
 
 def _folder(running: Run) -> str:
     """For the files of this attempt, which nobody sees unless it succeeds."""
-    return f"{running.attempt.settings.output_root}/files/{running.attempt.id}"
+    return f"{running.attempt.settings.output_root}/{OWN_FILES}/{running.attempt.id}"
 
 
 # ---- tables and frames
@@ -178,7 +178,7 @@ def _dataset(source: Plan, running: Run, folder: str) -> DataSet:
         return ArrowTableDataSet(source.table)
     if isinstance(source, Files) and source.format is Format.PARQUET:
         if not all(file.url.endswith((".parquet", ".pq")) for file in source.files):
-            return FileSet([]).of_slices(source.files)
+            return FileSet([]).of_slices([file for file in source.files if file.end != 0])
         dataset = parquet_of(source.files)
         dataset.columns = None if source.columns is None else list(source.columns)
         dataset.generated_columns = list(source.generated)

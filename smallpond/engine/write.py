@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from smallpond.plan import Dim, Files, Format, Write
+from smallpond.plan import OWN_FILES, Dim, Files, Format, Write
 from smallpond.sql import literal, quote
 from smallpond.storage import filesystem_of, register_with_duckdb
 
@@ -29,7 +29,7 @@ def write_files(plan: Write, running: Run) -> tuple[list[str], int]:
     there = _whole_files(plan) if plan.as_is else []
     if there:
         return there, 0
-    folder = plan.folder or f"{attempt.settings.output_root}/files"
+    folder = plan.folder or f"{attempt.settings.output_root}/{OWN_FILES}"
     base = f"{folder}/{attempt.id}"
     if "://" not in folder:
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -13,16 +13,15 @@ from smallpond.events import Event, State, TaskEvent
 from smallpond.job import Job
 from smallpond.logical.base_node import Node
 from smallpond.logical.dataset import DataSet, FileSet, ParquetDataSet
-from smallpond.logical.planner import lower
+from smallpond.logical.planner import WRITTEN, lower
 from smallpond.logical.sinks import DataSinkNode, SinkType, deliver
-from smallpond.logical.tree import LogicalPlan, Numbers
+from smallpond.logical.tree import FINAL, LogicalPlan, Numbers
 from smallpond.physical import Graph
+from smallpond.plan import OWN_FILES
 from smallpond.task import Task
 
 if TYPE_CHECKING:
     from smallpond.execution.task import RuntimeContext
-
-FINAL = "FinalResults"
 
 
 class ExecutionPlan:
@@ -109,7 +108,7 @@ class ExecutionPlan:
 
     @property
     def _own(self) -> str:
-        return f"{self._job.config.job_root}/output/files"
+        return f"{self._job.config.job_root}/output/{OWN_FILES}"
 
     def _kept(self, files: list[str]) -> list[str]:
         if not self.ctx.remove_empty_parquet or not isinstance(data_set(files), ParquetDataSet):
@@ -211,8 +210,8 @@ class _Counter:
     def numbers(self) -> dict[str, Numbers]:
         """By label; a node that is computed while its files are written counts there."""
         written = {
-            name.removesuffix(": files"): numbers
+            name.removesuffix(WRITTEN): numbers
             for name, numbers in self._sums.items()
-            if name.endswith(": files")
+            if name.endswith(WRITTEN)
         }
         return {**written, **self._sums}

@@ -93,7 +93,7 @@ def load_from_parquet_files(
     """
     if not paths_or_ranges:
         raise PlanError("load_from_parquet_files: at least one file expected")
-    with ThreadPoolExecutor(max_workers=max_workers) as pool:
+    with ThreadPoolExecutor(max_workers=min(max_workers, len(paths_or_ranges))) as pool:
         tables = list(pool.map(lambda item: _load(item, columns, filesystem), paths_or_ranges))
     try:
         return pa.concat_tables(tables, promote_options="permissive")
@@ -220,7 +220,7 @@ def dump_to_parquet_files(
         )
 
     with ThreadPoolExecutor(max_workers=max_workers) as pool:
-        return sum(pool.map(write, range(count))) == table.num_rows
+        return sum(pool.map(write, range(count))) == int(table.num_rows)
 
 
 def parquet_write_table(

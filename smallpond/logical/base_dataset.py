@@ -78,8 +78,8 @@ class DataSet:
 
     @property
     def resolved_paths(self) -> list[str]:
-        """The files, in order."""
-        return list(dict.fromkeys(file.url for file in self.slices))
+        """The files, in order; without those of which no rows are taken, only the columns."""
+        return list(dict.fromkeys(file.url for file in self.slices if file.end != file.begin))
 
     @property
     def num_files(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from math import prod
@@ -116,10 +117,10 @@ class Node:
         for name, value in (("cpu_limit", cpu_limit), ("memory_limit", memory_limit)):
             if value is not None and value <= 0:
                 raise PlanError(f"{self.label}: {name} must be positive, got {value}")
-        if output_name is not None and not output_name.replace("-", "_").isidentifier():
+        if output_name is not None and not re.fullmatch(r"[^\W_][\w.-]*", output_name):
             raise PlanError(
-                f"{self.label}: output_name: letters, digits, '_' and '-' expected, got "
-                f"{output_name!r}"
+                f"{self.label}: output_name: a letter or digit, then letters, digits, '_', '-' and "
+                f"'.' expected, got {output_name!r}"
             )
         if hasattr(type(self), "spawn"):
             raise PlanError(f"{self.label}: spawn() is not supported; override process()")

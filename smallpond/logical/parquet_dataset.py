@@ -122,6 +122,9 @@ class ParquetDataSet(DataSet):
 
     @property
     def num_rows(self) -> int:
+        known = [file for file in self.slices if file.end is not None or file.num_rows is not None]
+        if len(known) == len(self.slices):
+            return sum((f.end if f.end is not None else f.num_rows or 0) - f.begin for f in known)
         return sum(part.num_rows for part in self.resolved_row_ranges)
 
     @property
@@ -178,8 +181,8 @@ def _index(url: str, column: str, hive: bool) -> int:
             return int(noted)
         if column not in file.schema_arrow.names:
             raise PlanError(
-                f"LoadPartitionedDataSetNode: {url} does not say which partition it is: there is no "
-                f"folder {column}=..., no metadata SMALLPOND:{column}, and no column {column}"
+                f"LoadPartitionedDataSetNode: {url} does not say which partition it is: there is "
+                f"no folder {column}=..., no metadata SMALLPOND:{column}, and no column {column}"
             )
         values = file.read(columns=[column]).column(0).unique().to_pylist()
     if len(values) != 1:

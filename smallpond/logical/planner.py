@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from smallpond.execution.plan import ExecutionPlan
     from smallpond.execution.task import RuntimeContext
 
+WRITTEN = " (files)"
+
 
 @dataclass(frozen=True)
 class Lowered:
@@ -100,6 +102,6 @@ def _files(node: Node, plan: Plan) -> Plan:
             options,
             (column,) if hive and column and kept else (),
             as_is=True,
-            label=f"{node.label}: files",
+            label=f"{node.label}{WRITTEN}",
         )
     )

@@ -9,6 +9,8 @@ from typing import Any
 from smallpond.errors import PlanError
 from smallpond.logical.base_node import Context, Node, all_nodes
 
+FINAL = "FinalResults"
+
 
 @dataclass(frozen=True)
 class Numbers:
@@ -47,6 +49,8 @@ class LogicalPlan:
         names: dict[str, Node] = {}
         for node in self.nodes:
             _ = node.dims  # partitions that do not match are a mistake from now on
+            if node.output_name == FINAL:
+                raise PlanError(f"{node.label}: output_name {FINAL!r} is that of all results")
             if node.output_name is not None and names.setdefault(node.output_name, node) != node:
                 raise PlanError(
                     f"LogicalPlan: {names[node.output_name].label} and {node.label} have the same "

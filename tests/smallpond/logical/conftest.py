@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from smallpond.execution.manager import JobManager
 from smallpond.execution.plan import ExecutionPlan
+from smallpond.executors.embedded import Embedded
+from smallpond.job import Job
 from smallpond.logical.base_node import Node
 from smallpond.logical.node import Context, LogicalPlan
 
@@ -47,9 +48,20 @@ def table(urls: Path) -> pa.Table:
     return pa.concat_tables(pq.read_table(path) for path in sorted(urls.glob("*.parquet")))
 
 
+@pytest.fixture(scope="session")
+def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    """One for all tests, so that they need not all wait for new processes."""
+    made = Embedded(2, 4 << 30, str(tmp_path_factory.mktemp("temp")), "UTC")
+    close, made.close = made.close, lambda: None  # type: ignore[method-assign]
+    yield made
+    close()
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, executor: Embedded, monkeypatch: pytest.MonkeyPatch) -> Run:
     """``run(node)`` runs a plan with this node at its root, and returns the plan."""
+
+    monkeypatch.setattr(Job, "_make_executor", lambda _: executor)
 
     def run_plan(root: Node, **options: Any) -> ExecutionPlan:
         plan = LogicalPlan(root.context, root)
@@ -63,16 +75,3 @@ def run(tmp_path: Path) -> Run:
 def ctx() -> Context:
     """Of the nodes of one test."""
     return Context()
-
-
-def query(text: str, **tables: pa.Table) -> list[tuple[Any, ...]]:
-    """What DuckDB alone makes of whole tables, sorted."""
-    con = duckdb.connect()
-    for name, rows in tables.items():
-        con.register(name, rows)
-    return sorted(con.execute(text).fetchall(), key=repr)
-
-
-def rows(dataset: Any) -> list[tuple[Any, ...]]:
-    """All rows of a data set, sorted."""
-    return sorted((tuple(row.values()) for row in dataset.to_arrow_table().to_pylist()), key=repr)
