@@ -41,6 +41,7 @@ from smallpond.plan import (
 )
 from smallpond.report import Recorder, progress_listener
 from smallpond.results import Results
+from smallpond.rows import rows_of
 from smallpond.rules import Spread, bottom_up, distribute, optimise
 from smallpond.scheduler import Scheduler
 from smallpond.sources import counted
@@ -233,6 +234,12 @@ class Job:
                 self._computed.setdefault(plan.key, Computed(plan.key, dims))
             return self.read(tuple(parts))
 
+    def rows_of_task(self, task_key: str) -> list[dict[str, Any]]:
+        """What a finished task made, as a listener may ask."""
+        result = self.scheduler.results.find(task_key)
+        parts = () if result is None else tuple(p for output in result.outputs for p in output)
+        return rows_of(self.read(parts)) if parts else []
+
     def read(self, parts: tuple[Any, ...]) -> pa.Table:
         """The rows of parts, in the types that a user is to see."""
         filled = [part for part in parts if part.rows] or list(parts[:1])
@@ -345,7 +352,9 @@ class Job:
         self._closed = True
         if self._scheduler is not None:
             shutil.rmtree(self._temp_root, ignore_errors=True)
-        if self._scheduler is not None and self.config.remove_output_root and not failed:
+        # What a failed job had finished is of use to nobody if the job has no name.
+        kept = failed and self.config.named
+        if self._scheduler is not None and self.config.remove_output_root and not kept:
             remove_folder(self.config.job_root, dict(self.config.storage))
 
 

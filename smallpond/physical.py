@@ -281,7 +281,7 @@ class Cutter:
     ) -> list[Task]:
         """Adds a stage of tasks to the graph; equal ones are there once."""
         stage_idx = len(self.graph.stages)
-        made = []
+        made: list[Task] = []
         for partition, sink in zip(partitions, sinks, strict=True):
             seed = len(made)
             resources = self._resources(partition.program, len(partitions))
@@ -424,7 +424,7 @@ class Cutter:
         With ``hold`` they are read twice, so what is costly to compute is kept.
         """
         wanted = max(1, 2 * self._machine.cpus // max(1, len(inputs)))
-        made: list[Partition] = []
+        made: list[Task] = []
         for partition in inputs:
             pieces = [Partition(p, partition.dims) for p in self.pieces(partition.program, wanted)]
             if hold and not all(_is_cheap(piece.program) for piece in pieces):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -194,6 +195,15 @@ class Session:
     def on_event(self, listener: Callable[[Event], None]) -> None:
         """Has a function called with every event of every run, see `smallpond.events`."""
         self.job.listeners.append(listener)
+
+    @contextlib.contextmanager
+    def listening(self, listener: Callable[[Event], None]) -> Iterator[None]:
+        """Has a function called with every event while the context lasts."""
+        self.job.listeners.append(listener)
+        try:
+            yield
+        finally:
+            self.job.listeners.remove(listener)
 
     def report(self, path: str) -> None:
         """Writes what has run so far as one HTML page: stages, a timeline of tasks, retries."""

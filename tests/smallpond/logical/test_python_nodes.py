@@ -312,9 +312,7 @@ def test_injected_faults(run: Run, ctx: Context, table: pa.Table) -> None:
     parts = DataSetPartitionNode(ctx, (rows_in,), 8, partition_by_rows=True)
     faulty = ArrowComputeNode(ctx, (parts,), process_func=_faulty)
     hosts = HashPartitionNode(ctx, (faulty,), 3, ["host"])
-    summed = SqlEngineNode(
-        ctx, (hosts,), "SELECT host, sum(size)::BIGINT FROM {0} GROUP BY host"
-    )
+    summed = SqlEngineNode(ctx, (hosts,), "SELECT host, sum(size)::BIGINT FROM {0} GROUP BY host")
     plan = run(summed, fault_inject_prob=0.1)
     assert rows(plan.final_output) == query(PER_HOST, t=table)
     assert sum(numbers.retries for numbers in plan.logical_plan.numbers.values()) > 0
