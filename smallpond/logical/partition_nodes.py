@@ -178,6 +178,7 @@ class HashPartitionNode(PartitionNode):
         hive_partitioning: of a named result: folders ``column=number``.
     """
 
+    at_rest = False
     default_cpu_limit = 1
     default_memory_limit: int | None = None
     default_data_partition_column = PARTITION_COLUMN
@@ -307,6 +308,8 @@ class RangePartitionNode(PartitionNode):
             row equal to a point is in the partition that begins with it. NULL is in the last one.
         by: the column, or expression.
     """
+
+    at_rest = False
 
     def __init__(
         self,
