@@ -125,7 +125,9 @@ class Cutter:
                 return self.handed(self.cut(node.input), _name(node.input), _is_cheap)
             case Partitioned():
                 return [
-                    Partition(self._one(self.cut(source)), (Dim(node.dimension, i, len(node.inputs)),))
+                    Partition(
+                        self._one(self.cut(source)), (Dim(node.dimension, i, len(node.inputs)),)
+                    )
                     for i, source in enumerate(node.inputs)
                 ]
             case Sql() | Function():
@@ -273,7 +275,7 @@ class Cutter:
     ) -> list[Task]:
         """Adds a stage of tasks to the graph; equal ones are there once."""
         stage_idx = len(self.graph.stages)
-        made = []
+        made: list[Task] = []
         for partition, sink in zip(partitions, sinks, strict=True):
             seed = len(made)
             resources = self._resources(partition.program, len(partitions))

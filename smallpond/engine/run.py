@@ -228,7 +228,7 @@ def _into_sink(running: Run) -> Result:
     program, sink = located(attempt.task.program, running), attempt.task.sink
     if isinstance(program, Write):
         if attempt.passes > 1:
-            program = program.with_inputs((running.put_aside(program.input),))
+            program = dataclasses.replace(program, input=running.put_aside(program.input))
         files, count = write_files(program, running)
         listing = Memory(attempt.id, pa.table({"file": files}, schema=LISTING))
         listed = _result([running.write(_url(attempt), [listing])])

@@ -256,7 +256,9 @@ def checked_count(operation: str, npartition: int) -> None:
         PlanError: it is less than one.
     """
     if npartition < 1:
-        raise PlanError(f"{operation}: the number of partitions must be at least 1, got {npartition}")
+        raise PlanError(
+            f"{operation}: the number of partitions must be at least 1, got {npartition}"
+        )
 
 
 def connection() -> Any:

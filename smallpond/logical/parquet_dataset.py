@@ -196,5 +196,3 @@ def _index(url: str, column: str, hive: bool) -> int:
 def parquet_of(slices: Sequence[FileSlice]) -> ParquetDataSet:
     """A data set of files that are known."""
     return ParquetDataSet([]).of_slices(slices)
-
-

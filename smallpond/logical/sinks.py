@@ -78,8 +78,8 @@ class RootNode(Node):
     def _dims(self) -> dict[str, int]:
         return {}
 
-    def lower(self, inputs: tuple[Plan, ...], job: RuntimeContext) -> Plan:
-        raise PlanError(f"{self.label}: nothing can read a RootNode")
+    def lower(self, inputs: tuple[Plan, ...], job: RuntimeContext) -> Plan:  # noqa: ARG002
+        raise PlanError(f"{self.label}: nothing can read the root of a plan")
 
 
 # ---- files
@@ -165,7 +165,9 @@ def _place(operation: str, source: str, target: str, how: SinkType) -> None:
         else:
             return
     elif how == "link":
-        raise SmallpondError(f"{operation}: only local files can be linked, not {source} to {target}")
+        raise SmallpondError(
+            f"{operation}: only local files can be linked, not {source} to {target}"
+        )
     if local:
         shutil.copyfile(source, target)
         return

@@ -16,7 +16,11 @@ from smallpond.io import arrow, filesystem
 @pytest.fixture
 def table() -> pa.Table:
     return pa.table(
-        {"n": list(range(100)), "s": [str(i) for i in range(100)], "l": [["x"] * (i % 3) for i in range(100)]}
+        {
+            "n": list(range(100)),
+            "s": [str(i) for i in range(100)],
+            "l": [["x"] * (i % 3) for i in range(100)],
+        }
     )
 
 
@@ -26,7 +30,9 @@ def path(tmp_path: Path, table: pa.Table) -> str:
     return str(tmp_path / "a.parquet")
 
 
-@pytest.mark.parametrize(("begin", "end"), [(0, 100), (0, 0), (29, 31), (30, 60), (95, 100), (1, 99)])
+@pytest.mark.parametrize(
+    ("begin", "end"), [(0, 100), (0, 0), (29, 31), (30, 60), (95, 100), (1, 99)]
+)
 @pytest.mark.parametrize("columns", [None, ["s", "n"]])
 def test_ranges(
     path: str, table: pa.Table, begin: int, end: int, columns: list[str] | None

@@ -96,9 +96,7 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
         (["--colour=red"], "unrecognized arguments"),
     ],
 )
-def test_mistakes(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
+def test_mistakes(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit):
         driver().parse_arguments(arguments)
     assert message in capsys.readouterr().err
@@ -117,9 +115,7 @@ def test_unknown_keywords(ctx: Context) -> None:
 def test_a_plan_as_text(run: Run, ctx: Context, urls: Path) -> None:
     source = DataSourceNode(ctx, ParquetDataSet([str(urls / "*.parquet")]))
     hosts = HashPartitionNode(ctx, (source,), 3, ["host"])
-    counted = SqlEngineNode(
-        ctx, (hosts,), "SELECT count(*)\n  FROM {0}", output_name="counts"
-    )
+    counted = SqlEngineNode(ctx, (hosts,), "SELECT count(*)\n  FROM {0}", output_name="counts")
     root = RootNode(ctx, (counted, hosts))
     plan = LogicalPlan(ctx, root)
     assert plan.explain_str() == (
@@ -155,7 +151,7 @@ def test_a_picture(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
             self.lines = [comment]
 
         def node(self, name: str, label: str) -> None:
-            self.lines.append(f"{name} {label.split()[0]}")
+            self.lines.append(f"{name} {label.split(maxsplit=1)[0]}")
 
         def edge(self, tail: str, head: str) -> None:
             self.lines.append(f"{tail}->{head}")

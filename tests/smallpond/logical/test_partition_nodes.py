@@ -242,13 +242,13 @@ def test_user_defined(run: Run, ctx: Context, urls: Path) -> None:
 class TooFew(UserDefinedPartitionNode):
     """Forgets a partition."""
 
-    def partition(self, runtime_ctx: RuntimeContext, dataset: DataSet) -> list[DataSet]:
+    def partition(self, runtime_ctx: RuntimeContext, dataset: DataSet) -> list[DataSet]:  # noqa: ARG002
         return [dataset]
 
 
 def test_user_defined_of_computed_rows(run: Run, ctx: Context, urls: Path) -> None:
     computed = SqlEngineNode(ctx, (source(ctx, urls),), "SELECT id FROM {0} WHERE id < 20")
-    with pytest.raises(SmallpondError, match="must return 2 data sets, .* got 1"):
+    with pytest.raises(SmallpondError, match=r"must return 2 data sets, .* got 1"):
         run(TooFew(ctx, (computed,), 2))
     other = Context()
     alone = SqlEngineNode(other, (source(other, urls),), "SELECT id FROM {0} WHERE id < 20")
@@ -324,7 +324,10 @@ def test_files_of_any_kind(run: Run, ctx: Context, tmp_path: Path) -> None:
     plan = run(last)
     first = plan.get_output("named")
     assert first is not None
-    assert [Path(p).read_text() for p in first.resolved_paths] == ["0.bin 1.bin", "2.bin 3.bin 4.bin"]
+    assert [Path(p).read_text() for p in first.resolved_paths] == [
+        "0.bin 1.bin",
+        "2.bin 3.bin 4.bin",
+    ]
     assert sorted(Path(p).read_text() for p in plan.final_output.resolved_paths) == [
         "", "0.txt", "1.txt",
     ]  # fmt: skip
@@ -363,7 +366,9 @@ def test_union(run: Run, ctx: Context, urls: Path, table: pa.Table) -> None:
 
 
 def test_no_partitions(ctx: Context, urls: Path) -> None:
-    with pytest.raises(PlanError, match=r"HashPartitionNode-1: npartitions must be at least 1, got 0"):
+    with pytest.raises(
+        PlanError, match=r"HashPartitionNode-1: npartitions must be at least 1, got 0"
+    ):
         HashPartitionNode(ctx, (source(ctx, urls),), 0, ["id"])
 
 

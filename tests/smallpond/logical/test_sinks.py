@@ -171,7 +171,9 @@ def test_named_results(run: Run, ctx: Context, urls: Path, table: pa.Table, tmp_
     assert [Path(p).parent for p in found.resolved_paths] == [job / "output" / "first"] * 3
     column = pq.read_metadata(found.resolved_paths[0]).row_group(0).column(0)
     assert column.compression == "SNAPPY"
-    assert pq.read_metadata(found.resolved_paths[2]).metadata[b"SMALLPOND:__data_partition__"] == b"2"
+    assert (
+        pq.read_metadata(found.resolved_paths[2]).metadata[b"SMALLPOND:__data_partition__"] == b"2"
+    )
     assert rows(ParquetDataSet([str(tmp_path / "second")])) == rows(table.select(["id"]))
     assert rows(ParquetDataSet([str(tmp_path / "final")])) == rows(table.select(["id"]))
     assert plan.final_output_path == str(tmp_path / "final")
@@ -236,7 +238,7 @@ def test_a_failed_job_is_taken_up(run: Run, ctx: Context, urls: Path, tmp_path: 
     ("make", "message"),
     [
         (lambda c, n: DataSinkNode(c, n, "x", type="move"), "type must be 'link', 'copy'"),
-        (lambda c, n: LogicalPlan(Context(), n[0]), "belongs to another Context"),
+        (lambda _, n: LogicalPlan(Context(), n[0]), "belongs to another Context"),
     ],
 )
 def test_arguments(ctx: Context, urls: Path, make: Any, message: str) -> None:

@@ -47,7 +47,9 @@ def test_a_chain_of_queries(run: Run, ctx: Context, urls: Path, table: pa.Table)
     hosts = HashPartitionNode(ctx, (source(ctx, urls),), 3, ["host"])
     filtered = SqlEngineNode(ctx, (hosts,), "SELECT host, size FROM {0} WHERE size > 100")
     summed = SqlEngineNode(
-        ctx, (filtered,), "SELECT host, sum(size)::BIGINT AS s, count(*) AS c FROM {0} GROUP BY host"
+        ctx,
+        (filtered,),
+        "SELECT host, sum(size)::BIGINT AS s, count(*) AS c FROM {0} GROUP BY host",
     )
     first = ConsolidateNode(ctx, summed, [])
     node = SqlEngineNode(ctx, (first,), "SELECT * FROM {0} ORDER BY s DESC, host LIMIT 5")
@@ -72,9 +74,7 @@ def test_a_join_of_partitions(run: Run, ctx: Context, urls: Path, table: pa.Tabl
 
 def test_all_placeholders(run: Run, ctx: Context, urls: Path) -> None:
     repeated = RepeatPartitionNode(ctx, (source(ctx, urls),), 2, "copy")
-    parts = EvenlyDistributedPartitionNode(
-        ctx, (repeated,), 3, nested=True, partition_by_rows=True
-    )
+    parts = EvenlyDistributedPartitionNode(ctx, (repeated,), 3, nested=True, partition_by_rows=True)
     node = SqlEngineNode(
         ctx,
         (parts,),
@@ -225,7 +225,9 @@ def test_class_defaults(
     monkeypatch.setattr(HashPartitionNode, "default_data_partition_column", "bucket")
     hosts = HashPartitionNode(ctx, (source(ctx, urls),), 2, ["host"])
     node = SqlEngineNode(
-        ctx, (hosts,), "SELECT {bucket} AS b, {cpu_limit} AS c, {memory_limit} AS m, bucket FROM {0}"
+        ctx,
+        (hosts,),
+        "SELECT {bucket} AS b, {cpu_limit} AS c, {memory_limit} AS m, bucket FROM {0}",
     )
     found = set(rows(run(node).final_output))
     assert found == {(0, 2, 1 << 30, 0), (1, 2, 1 << 30, 1)}
