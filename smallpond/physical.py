@@ -47,7 +47,7 @@ from smallpond.plan import (
     walk,
 )
 from smallpond.rules import is_rowwise
-from smallpond.sql import fill_some, literal, quote
+from smallpond.sql import fill_some
 from smallpond.task import (
     Resources,
     Sink,
@@ -339,10 +339,6 @@ class Cutter:
             By.RANGE: self._by_range,
         }.get(node.by, self._by_content)
         programs = move(node, inputs)
-        if node.keep_column is not None and node.by is not By.COLUMN:
-            programs = [
-                _numbered(program, node.keep_column, i) for i, program in enumerate(programs)
-            ]
         return [
             Partition(program, (*outer, Dim(node.dimension, i, node.npartitions)))
             for i, program in enumerate(programs)
@@ -533,12 +529,6 @@ def _local(node: Plan, inputs: tuple[Plan, ...], dims: tuple[Dim, ...]) -> Parti
             setup = tuple(fill_some(statement, values) for statement in node.setup)
             node = dataclasses.replace(node, query=fill_some(node.query, values), setup=setup)
     return Partition(node, dims)
-
-
-def _numbered(program: Plan, column: str, index: int) -> Plan:
-    """All columns and the partition's number."""
-    rest = f"COLUMNS(lambda name: name <> {literal(column)})"
-    return Project(program, f"{rest}, {index}::BIGINT AS {quote(column)}", label="repartition")
 
 
 def _shuffled(files: Sequence[FileSlice], seed: int) -> tuple[FileSlice, ...]:

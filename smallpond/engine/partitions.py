@@ -1,4 +1,4 @@
-"""Python functions over whole partitions: each input as a table, a reader, a frame or a data set."""
+"""Python functions over whole partitions: inputs as tables, readers, frames or data sets."""
 
 from __future__ import annotations
 

@@ -279,6 +279,18 @@ def _result(outputs: list[tuple[Part, ...]]) -> Result:
     return Result(outputs=tuple(outputs), metrics=metrics)
 
 
+class _Numbered:
+    """Adds the partition's number to its rows, on their way to a writer."""
+
+    def __init__(self, writer: PartWriter, column: str) -> None:
+        self._writer = writer
+        self._column = column
+
+    def append(self, partition_idx: int, data: pa.RecordBatch | pa.Table) -> None:
+        number = pa.repeat(pa.scalar(partition_idx, pa.int64()), data.num_rows)
+        self._writer.append(partition_idx, data.append_column(self._column, number))
+
+
 def _to_split(running: Run, sink: ToSplit, programs: list[Plan]) -> Result:
     keys = Keys(running, sink)
     writer: PartWriter | None = None
@@ -290,11 +302,15 @@ def _to_split(running: Run, sink: ToSplit, programs: list[Plan]) -> Result:
                 else running.stream(program, lossless=True)
             )
             if writer is None:
-                kept = [field for field in stream.schema if field.name not in keys.hidden]
+                number = None if sink.by is By.COLUMN else sink.keep_column
+                dropped = [n for n in stream.schema.names if n in keys.hidden or n == number]
+                kept = [field for field in stream.schema if field.name not in dropped]
+                kept += [pa.field(number, pa.int64())] if number else []
                 writer = PartWriter(
                     _url(running.attempt), pa.schema(kept), sink.npartitions, lossless=stream.native
                 )
-            split_batches(stream.batches, keys, sink.npartitions, writer, drop=keys.hidden)
+                goal = _Numbered(writer, number) if number else writer
+            split_batches(stream.batches, keys, sink.npartitions, goal, drop=dropped)
     except BaseException:
         if writer is not None:
             writer.abort()

@@ -150,9 +150,10 @@ def _job_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             help="list the files of the final result instead of collecting them (default: true)"),
     ]  # fmt: skip
     ignored = parser.add_argument_group("accepted for the original's sake, without effect")
-    for name in sorted(WITHOUT_EFFECT - {"sched_state_observers"}):
-        made.append(ignored.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS))
-    return made
+    return made + [
+        ignored.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS)
+        for name in sorted(WITHOUT_EFFECT - {"sched_state_observers"})
+    ]
 
 
 def _time(text: str) -> Any:

@@ -20,7 +20,7 @@ from smallpond.errors import InjectedFault, PlanError
 from smallpond.functions import Udf
 
 if TYPE_CHECKING:
-    from smallpond.execution.plan import ExecutionPlan as ExecutionPlan
+    from smallpond.execution.plan import ExecutionPlan
     from smallpond.logical.base_dataset import DataSet
     from smallpond.task import Attempt
 
@@ -323,9 +323,10 @@ def runtime_context(attempt: Attempt, context: TaskContext, output: str) -> Runt
     return made.set_current_task(RunningTask(attempt, context, output))
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> type[ExecutionPlan]:
+    # The original has it here; it is made of nodes, whose functions need this module.
     if name == "ExecutionPlan":
-        from smallpond.execution.plan import ExecutionPlan as Plan  # noqa: PLC0415
+        from smallpond.execution.plan import ExecutionPlan  # noqa: PLC0415
 
-        return Plan
-    raise AttributeError(name)
+        return ExecutionPlan
+    raise AttributeError(f"module 'smallpond.execution.task' has no attribute {name!r}")

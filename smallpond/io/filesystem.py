@@ -21,9 +21,11 @@ def dump(obj: Any, path: str, buffering: int = 2 << 20, atomic_write: bool = Fal
     import pyarrow as pa  # noqa: PLC0415
 
     target = f"{path}.{os.getpid()}.tmp" if atomic_write else path
-    with Path(target).open("wb", buffering=buffering) as file:
-        with pa.CompressedOutputStream(file, "zstd") as stream:
-            stream.write(cloudpickle.dumps(obj))
+    with (
+        Path(target).open("wb", buffering=buffering) as file,
+        pa.CompressedOutputStream(file, "zstd") as stream,
+    ):
+        stream.write(cloudpickle.dumps(obj))
     if atomic_write:
         Path(target).replace(path)
     return Path(path).stat().st_size
@@ -34,9 +36,11 @@ def load(path: str, buffering: int = 2 << 20) -> Any:
     import cloudpickle  # noqa: PLC0415
     import pyarrow as pa  # noqa: PLC0415
 
-    with Path(path).open("rb", buffering=buffering) as file:
-        with pa.CompressedInputStream(file, "zstd") as stream:
-            return cloudpickle.loads(stream.read())
+    with (
+        Path(path).open("rb", buffering=buffering) as file,
+        pa.CompressedInputStream(file, "zstd") as stream,
+    ):
+        return cloudpickle.loads(stream.read())
 
 
 def remove_path(path: str) -> None:

@@ -88,7 +88,7 @@ class Node:
     """
 
     enable_resource_boost = False
-    # Whether its rows lie somewhere already when it has been computed.
+    # Whether several readers cost no more than one, so that nothing need be kept for them.
     at_rest = False
 
     def __init__(

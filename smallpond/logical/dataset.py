@@ -132,8 +132,12 @@ class ArrowTableDataSet(DataSet):
     def empty(self) -> bool:
         return self.num_rows == 0
 
-    def partition_by_rows(self, npartition: int, random_shuffle: bool = False) -> list[Self]:
-        """The same rows in equal numbers; ``random_shuffle`` concerns files, and has no effect."""
+    def partition_by_rows(
+        self,
+        npartition: int,
+        random_shuffle: bool = False,  # noqa: ARG002 (it concerns files)
+    ) -> list[Self]:
+        """The same rows, in order, in equal numbers."""
         checked_count("partition_by_rows", npartition)
         bounds = [self.num_rows * i // npartition for i in range(npartition + 1)]
         return [self._slice(bounds[i], bounds[i + 1]) for i in range(npartition)]
@@ -217,7 +221,11 @@ class SqlQueryDataSet(DataSet):
     def empty(self) -> bool:
         return self.num_rows == 0
 
-    def partition_by_files(self, npartition: int, random_shuffle: bool = False) -> list[Self]:
+    def partition_by_files(
+        self,
+        npartition: int,  # noqa: ARG002
+        random_shuffle: bool = False,  # noqa: ARG002
+    ) -> list[Self]:
         raise PlanError("SqlQueryDataSet: a query has no files to be partitioned by")
 
     def merged(self, datasets: Sequence[DataSet]) -> DataSet:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
-from dataclasses import replace
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from smallpond.errors import PlanError
@@ -178,6 +178,7 @@ class HashPartitionNode(PartitionNode):
         hive_partitioning: of a named result: folders ``column=number``.
     """
 
+    at_rest = False
     default_cpu_limit = 1
     default_memory_limit: int | None = None
     default_data_partition_column = PARTITION_COLUMN
@@ -307,6 +308,8 @@ class RangePartitionNode(PartitionNode):
             row equal to a point is in the partition that begins with it. NULL is in the last one.
         by: the column, or expression.
     """
+
+    at_rest = False
 
     def __init__(
         self,
@@ -455,6 +458,11 @@ def DataSetPartitionNode(  # noqa: N802 (the original's)
     """Partitions by files, by rows, or those that there are already.
 
     Args:
+        ctx: that the nodes share.
+        input_deps: whose rows to take.
+        npartitions: how many.
+        partition_by_rows: of equal numbers of rows; otherwise of files.
+        random_shuffle: the files in random order.
         data_partition_column: names partitions that files are already, see
             `LoadPartitionedDataSetNode`.
     """
@@ -520,9 +528,9 @@ def _value(label: str, value: Any) -> str:
             return literal(value)
         case bytes():
             return "'" + "".join(f"\\x{byte:02X}" for byte in value) + "'::BLOB"
-        case datetime.datetime():
+        case dt.datetime():
             kind = "TIMESTAMPTZ" if value.tzinfo else "TIMESTAMP"
             return f"'{value.isoformat(sep=' ')}'::{kind}"
-        case datetime.date():
+        case dt.date():
             return f"'{value.isoformat()}'::DATE"
     raise PlanError(f"{label}: a split point of type {type(value).__name__} is not supported")

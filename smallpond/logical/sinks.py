@@ -78,8 +78,8 @@ class RootNode(Node):
     def _dims(self) -> dict[str, int]:
         return {}
 
-    def lower(self, inputs: tuple[Plan, ...], job: RuntimeContext) -> Plan:
-        raise PlanError(f"{self.label}: nothing can read a RootNode")
+    def lower(self, inputs: tuple[Plan, ...], job: RuntimeContext) -> Plan:  # noqa: ARG002
+        raise PlanError(f"{self.label}: nothing can read the root of a plan")
 
 
 # ---- files

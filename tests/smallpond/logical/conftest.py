@@ -60,7 +60,6 @@ def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
 @pytest.fixture
 def run(tmp_path: Path, executor: Embedded, monkeypatch: pytest.MonkeyPatch) -> Run:
     """``run(node)`` runs a plan with this node at its root, and returns the plan."""
-
     monkeypatch.setattr(Job, "_make_executor", lambda _: executor)
 
     def run_plan(root: Node, **options: Any) -> ExecutionPlan:

@@ -242,13 +242,13 @@ def test_user_defined(run: Run, ctx: Context, urls: Path) -> None:
 class TooFew(UserDefinedPartitionNode):
     """Forgets a partition."""
 
-    def partition(self, runtime_ctx: RuntimeContext, dataset: DataSet) -> list[DataSet]:
+    def partition(self, runtime_ctx: RuntimeContext, dataset: DataSet) -> list[DataSet]:  # noqa: ARG002
         return [dataset]
 
 
 def test_user_defined_of_computed_rows(run: Run, ctx: Context, urls: Path) -> None:
     computed = SqlEngineNode(ctx, (source(ctx, urls),), "SELECT id FROM {0} WHERE id < 20")
-    with pytest.raises(SmallpondError, match="must return 2 data sets, .* got 1"):
+    with pytest.raises(SmallpondError, match=r"must return 2 data sets, .* got 1"):
         run(TooFew(ctx, (computed,), 2))
     other = Context()
     alone = SqlEngineNode(other, (source(other, urls),), "SELECT id FROM {0} WHERE id < 20")

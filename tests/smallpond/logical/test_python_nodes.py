@@ -88,14 +88,14 @@ class Biggest(ArrowComputeNode):
         super().__init__(ctx, deps, **kwargs)
         self.count = count
 
-    def process(self, runtime_ctx: RuntimeContext, input_tables: list[pa.Table]) -> pa.Table:
+    def process(self, runtime_ctx: RuntimeContext, input_tables: list[pa.Table]) -> pa.Table:  # noqa: ARG002
         return input_tables[0].sort_by([("size", "descending")]).select(["size"])[: self.count]
 
 
 class Lengths(PandasBatchNode):
     """Rows of each batch, by a method."""
 
-    def process(self, runtime_ctx: RuntimeContext, input_dfs: list[pd.DataFrame]) -> pd.DataFrame:
+    def process(self, runtime_ctx: RuntimeContext, input_dfs: list[pd.DataFrame]) -> pd.DataFrame:  # noqa: ARG002
         return pd.DataFrame({"n": [len(input_dfs[0])]})
 
 
@@ -107,7 +107,9 @@ def test_every_kind(run: Run, ctx: Context, urls: Path, table: pa.Table) -> None
             ctx,
             [
                 ArrowComputeNode(ctx, (hosts,), process_func=_per_host, output_name="arrow"),
-                PandasComputeNode(ctx, (hosts,), process_func=_per_host_frame, output_name="pandas"),
+                PandasComputeNode(
+                    ctx, (hosts,), process_func=_per_host_frame, output_name="pandas"
+                ),
                 ArrowBatchNode(
                     ctx, (whole,), process_func=_counted, streaming_batch_size=150,
                     output_name="batches",
@@ -261,7 +263,7 @@ def test_functions_in_queries(run: Run, ctx: Context, urls: Path, table: pa.Tabl
         return pc.divide(n, 2)
 
     names = [
-        ctx.create_function("halves", halves, [UDFType.BIGINT], UDFType.BIGINT, use_arrow_type=True),
+        ctx.create_function("halves", halves, [UDFType.BIGINT], UDFType.BIGINT, True),
         ctx.create_function(
             "letters", lambda s: list(s[:2]), [UDFType.VARCHAR], UDFListType(UDFType.VARCHAR)
         ),
