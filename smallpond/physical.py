@@ -11,6 +11,7 @@ import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from smallpond.errors import PlanError
 from smallpond.events import Stage
@@ -44,6 +45,7 @@ from smallpond.plan import (
     walk,
 )
 from smallpond.rules import is_rowwise
+from smallpond.sql import fill
 from smallpond.task import (
     Resources,
     Sink,
@@ -54,6 +56,7 @@ from smallpond.task import (
     ToSplit,
 )
 
+NodeT = TypeVar("NodeT", bound=Plan)
 SAMPLE_ROWS = 10_000
 PIECE_BYTES = 64 << 20
 PIECE_ROWS = 1 << 20
@@ -117,7 +120,8 @@ class Cutter:
                 return [Partition(Parts(parts), dims) for dims, parts in node.partitions]
             case Project() | Filter() | Write() | Sort(partial=True):
                 return [
-                    Partition(node.with_inputs((p.program,)), p.dims) for p in self.cut(node.input)
+                    Partition(_of_partition(node, p.dims).with_inputs((p.program,)), p.dims)
+                    for p in self.cut(node.input)
                 ]
             case Sql() | Function():
                 return self._matched(node)
@@ -165,7 +169,8 @@ class Cutter:
                         "partitions of the same dimension (repartition both alike)"
                     )
                 programs.append(self._one(fitting))
-            matched.append(Partition(self._prepared(node, tuple(programs)), partition.dims))
+            filled = _of_partition(node, partition.dims)
+            matched.append(Partition(self._prepared(filled, tuple(programs)), partition.dims))
         if any(len(source) > len(lead) for source in inputs):
             counts = " and ".join(str(len(source)) for source in inputs)
             raise PlanError(
@@ -478,6 +483,19 @@ def _concat(programs: Sequence[Plan]) -> Plan:
 
 def _alike(a: Files, b: Files) -> bool:
     return dataclasses.replace(a, files=()) == dataclasses.replace(b, files=())
+
+
+def _of_partition(node: NodeT, dims: tuple[Dim, ...]) -> NodeT:
+    """The node with the partition's numbers for ``{dimension}``; it may join others in a task."""
+    values = {dim.dimension: dim.index for dim in dims}
+    match node:
+        case Project() if "{" in node.select:
+            return dataclasses.replace(node, select=fill(node.select, values))
+        case Filter() if "{" in node.condition:
+            return dataclasses.replace(node, condition=fill(node.condition, values))
+        case Sql() if "{" in node.query:
+            return dataclasses.replace(node, query=fill(node.query, values))
+    return node
 
 
 def _agree(dims: tuple[Dim, ...], others: tuple[Dim, ...]) -> bool:

@@ -13,6 +13,7 @@ from smallpond.errors import PlanError
 
 # A brace pair is a placeholder only if its name is known; `{'x': a}` is a struct, and stays one.
 _BRACES = re.compile(r"\{\{|\}\}|\{(\w+)\}")
+_PLACEHOLDER = re.compile(r"\{\w+\}")
 VOLATILE = {"random", "uuid", "gen_random_uuid", "uuidv7", "nextval", "setseed"}
 AGGREGATES = {
     *("sum", "count", "count_star", "min", "max", "avg", "mean", "list", "array_agg", "median"),
@@ -60,6 +61,11 @@ def fill(query: str, values: Mapping[str, object]) -> str:
         return str(values[name]) if name in values else match[0]
 
     return _BRACES.sub(replace, query) if _written_for_format(query) else _fill_known(query, values)
+
+
+def placeholders(query: str) -> list[str]:
+    """The names in single braces."""
+    return [match[1] for match in _BRACES.finditer(query) if match[1] is not None]
 
 
 def _written_for_format(query: str) -> bool:
@@ -151,6 +157,8 @@ def refers(fragment: str, kind: str = "select") -> Refers:
     Raises:
         PlanError: the text does not parse.
     """
+    # Whatever a placeholder stands for, it is a value.
+    fragment = _PLACEHOLDER.sub("0", fill(fragment, {}))
     template = {"select": "SELECT {}\nFROM t", "where": "SELECT 1 FROM t WHERE ({}\n)"}
     statement = template[kind].replace("{}", fragment) if kind != "query" else fragment
     columns: set[str] = set()
