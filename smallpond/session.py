@@ -17,7 +17,7 @@ from smallpond.events import Event
 from smallpond.job import Job
 from smallpond.keywords import Keywords
 from smallpond.plan import Format, Gather, Plan, Sql
-from smallpond.sql import fill, literal, refers
+from smallpond.sql import fill, literal, placeholders, refers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,7 +165,9 @@ class Session:
         try:
             refers(fill(query, names), "query")
         except PlanError as error:
-            raise PlanError(f"partial_sql: {error}\nin partial_sql: {query}") from error
+            absent = [name for name in placeholders(query) if name.isdigit() and name not in names]
+            what = f"no input {{{absent[0]}}}, there are {len(inputs)}" if absent else str(error)
+            raise PlanError(f"partial_sql: {what}\nin partial_sql: {query}") from error
         node = Sql(tuple(df.plan for df in inputs), query, more.udfs(), demand=more.demand())
         more.done()
         return self._frame(node)
