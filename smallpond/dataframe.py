@@ -603,9 +603,9 @@ class GroupBy:
         self._npartitions = npartitions
 
     def agg(self, *expressions: str, **named: str) -> DataFrame:
-        """A row per group: its keys, and aggregates such as ``"sum(x) as s"`` or ``n="count(*)"``."""
+        """A row per group: its keys, and aggregates: ``agg("sum(x) as s", n="count(*)")``."""
         items = [_item("agg", expression) for expression in expressions]
-        items += [(name, expression) for name, expression in named.items()]
+        items += list(named.items())
         for name, expression in items:
             _parsed("agg", f"{expression} AS {quote(name)}", "select")
         if not items and not self._keys:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from smallpond.config import Config
 from smallpond.engine.duck import Instances
-from smallpond.engine.query import table_of
+from smallpond.engine.query import Query, table_of
 from smallpond.errors import PlanError
 from smallpond.events import Listener
 from smallpond.executors import Executor
@@ -27,11 +27,14 @@ from smallpond.plan import (
     Files,
     Format,
     Function,
+    Gather,
     Limit,
     Memory,
     Parts,
     Plan,
+    Project,
     Repartition,
+    Shape,
     TaskOutput,
     Write,
     walk,
@@ -41,8 +44,11 @@ from smallpond.results import Results
 from smallpond.rules import Spread, bottom_up, distribute, optimise
 from smallpond.scheduler import Scheduler
 from smallpond.sources import counted
-from smallpond.storage import DirectoryWriter
+from smallpond.sql import quote
+from smallpond.storage import DirectoryWriter, configure, register_with_duckdb, remove_folder
 from smallpond.task import Result, Settings
+
+_TRIED_ROWS = 1000  # of a function whose schema is asked for
 
 
 class Job:
@@ -105,6 +111,7 @@ class Job:
             settings = Settings(
                 output, self._temp_root, _time_zone(), config.storage, config.fault_probability
             )
+            configure(output, dict(config.storage))
             resumed = config.named and "://" not in output and Path(output).is_dir()
             self._scheduler = Scheduler(
                 self.executor,
@@ -262,10 +269,44 @@ class Job:
         self.executor.warm()
 
     def schema(self, plan: Plan) -> pa.Schema:
-        """Names and Arrow types of a plan's columns, without computing more than is needed."""
+        """Names and Arrow types of a plan's columns, of which no row is computed.
+
+        Only a Python function that does not say its schema has to be tried on some rows.
+        """
         if isinstance(plan, Memory):
             return plan.table.schema
-        return self.collect(Limit(plan, 0)).schema
+        with self._translator() as con:
+            query = Query(con, {}, _no_stream)
+            for node in walk(plan):
+                if isinstance(node, Files):
+                    register_with_duckdb(con, [f.url for f in node.files], dict(node.storage))
+            text = query.text(bottom_up(self._with_computed(plan), self._typed))
+            try:
+                return con.sql(f"SELECT * FROM ({text}) LIMIT 0").to_arrow_table().schema
+            except duckdb_error() as error:
+                raise query.explain(error) from error
+
+    def _typed(self, node: Plan) -> Plan:
+        """A node with the same columns that a query can bind: nothing moves, no function runs."""
+        match node:
+            case Computed():
+                return Parts(tuple(part for _, parts in node.partitions for part in parts))
+            case Gather():
+                return node.input
+            case Repartition(keep_column=str() as kept):
+                number = "0" if node.by is not By.COLUMN else node.columns[0]
+                return Project(node.sources[0], f"*, ({number})::BIGINT AS {quote(kept)}")
+            case Repartition():
+                return node.sources[0]
+            case Function(shape=Shape.ROW_TO_BOOL):
+                return node.sources[0]
+            case Function():
+                schema = node.schema
+                if schema is None:
+                    few = tuple(Limit(source, _TRIED_ROWS) for source in node.sources)
+                    schema = self.collect(node.with_inputs(few)).schema
+                return Memory(schema.to_string(), schema.empty_table())
+        return node
 
     # ---- writing
 
@@ -302,12 +343,21 @@ class Job:
         if self._instances is not None:
             self._instances.close()
         self._closed = True
-        if "://" not in self.config.job_root:
-            shutil.rmtree(f"{self.config.job_root}/temp", ignore_errors=True)
-            if self.config.remove_output_root and not failed:
-                shutil.rmtree(self.config.job_root, ignore_errors=True)
-        if self._remote_temp is not None:
-            shutil.rmtree(self._remote_temp, ignore_errors=True)
+        if self._scheduler is not None:
+            shutil.rmtree(self._temp_root, ignore_errors=True)
+        if self._scheduler is not None and self.config.remove_output_root and not failed:
+            remove_folder(self.config.job_root, dict(self.config.storage))
+
+
+def _no_stream(node: Function) -> pa.RecordBatchReader:
+    raise AssertionError(node.label)
+
+
+def duckdb_error() -> type[Exception]:
+    """DuckDB's base class of errors, imported when needed."""
+    import duckdb  # noqa: PLC0415
+
+    return duckdb.Error
 
 
 def _time_zone() -> str:

@@ -34,6 +34,11 @@ def joined(
     if how not in [kind.value for kind in How]:
         raise PlanError(f"join: how must be one of {[kind.value for kind in How]}, got {how!r}")
     kind = How(how)
+    if broadcast and kind in (How.RIGHT, How.FULL):
+        raise PlanError(
+            f"join: how={how!r} keeps right rows without a partner, which no worker alone can tell "
+            "(leave broadcast out)"
+        )
     left_keys, right_keys = _keys(on, left_on, right_on, kind)
     left_schema, right_schema = left.schema, right.schema
     for side, keys, schema in (

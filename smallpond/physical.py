@@ -139,6 +139,12 @@ class Cutter:
             case Aggregate() | Distinct() | Sort() | Window():
                 program = self._one(self.cut(node.input))
                 return [Partition(node.with_inputs((program,)))]
+            case Join(broadcast=True):
+                right = self._one(self.cut(node.right))
+                return [
+                    Partition(node.with_inputs((p.program, right)), p.dims)
+                    for p in self.cut(node.left)
+                ]
             case Join():
                 sides = tuple(self._one(self.cut(side)) for side in node.inputs)
                 return [Partition(node.with_inputs(sides))]
@@ -442,6 +448,9 @@ class Cutter:
                 return [program.with_inputs((p,)) for p in self.pieces(program.input, wanted)]
             case Filter():
                 return [program.with_inputs((p,)) for p in self.pieces(program.input, wanted)]
+            case Join(broadcast=True):
+                lefts = self.pieces(program.left, wanted)
+                return [program.with_inputs((left, program.right)) for left in lefts]
             case Sql() if program.splits:
                 return [program.with_inputs((p,)) for p in self.pieces(program.sources[0], wanted)]
             case Function() if program.shape in ROWWISE:

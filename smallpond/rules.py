@@ -323,7 +323,7 @@ def _join(node: Join, n: int, spread: Spread) -> Plan:
     right_bytes = size_of(node.right)
     broadcast = node.broadcast
     if broadcast is None:
-        broadcast = small and 0 < right_bytes <= spread.broadcast_bytes
+        broadcast = small and node.npartitions is None and 0 < right_bytes <= spread.broadcast_bytes
     if broadcast or node.how is How.CROSS:
         return dataclasses.replace(node, broadcast=True)
     dimension = _dimension(node)

@@ -170,7 +170,7 @@ class Session:
         return self._frame(node)
 
     def sql(self, query: str, **tables: DataFrame) -> DataFrame:
-        """A query over whole DataFrames, ``sql("select * from {a} join {b} using (k)", a=, b=)``."""
+        """A query over whole DataFrames, ``sql("from {a} join {b} using (k)", a=a, b=b)``."""
         numbered = fill(query, {name: f"{{{i}}}" for i, name in enumerate(tables)})
         gathered = tuple(Gather(df.plan) for df in tables.values())
         try:

@@ -36,8 +36,8 @@ def delta_files(path: str, version: int | None, storage: _Storage) -> Files:
     unseen = features & {"deletionVectors", "columnMapping"}
     if unseen:
         raise PlanError(
-            f"read_delta: {path} uses {', '.join(sorted(unseen))}, which its Parquet files alone do "
-            "not show (rewrite the table without)"
+            f"read_delta: {path} uses {', '.join(sorted(unseen))}, which its Parquet files alone "
+            "do not show (rewrite the table without)"
         )
     import pyarrow as pa  # noqa: PLC0415
 

@@ -65,12 +65,15 @@ class Query:
         placeholders: values for ``{name}`` in users' queries.
         stream: makes a reader of a Python function's rows.
         spoil: told before the user's own statements run.
+        columns_unknown: whether an input has neither rows nor columns, because a Python function
+            that does not say its schema got no rows. What then does not bind has no rows either.
     """
 
     con: Any
     placeholders: Mapping[str, object]
     stream: Callable[[Function], pa.RecordBatchReader]
     spoil: Callable[[], None] = lambda: None
+    columns_unknown: bool = False
     steps: list[Step] = field(default_factory=list)
     _known: dict[int, str] = field(default_factory=dict)
 
@@ -134,6 +137,13 @@ class Query:
         self.steps.append(Step(name, text, operation, written, once))
         return name
 
+    def _register_known(self, source: Any) -> str:
+        """Rows of a Python function that had none to make, and so no columns, get one to bind."""
+        if len(source.schema) == 0:
+            self.columns_unknown = True
+            source = pa.table({"no_column_is_known": pa.array([], pa.int8())})
+        return self._register(source)
+
     def _register(self, source: object) -> str:
         name = f"t{next(_names)}"
         self.con.register(name, source)
@@ -148,9 +158,9 @@ class Query:
             case Memory():
                 return self._register(plan.table)
             case Parts():
-                return self._register(table_of(plan))
+                return self._register_known(table_of(plan))
             case Function():
-                name = self._register(self.stream(plan))
+                name = self._register_known(self.stream(plan))
                 return self._step(f"FROM {name}", plan.label, once=True)
             case Project():
                 source = self.relation(plan.input)

@@ -212,6 +212,7 @@ def _as(table: pa.Table, schema: pa.Schema, operation: str) -> list[pa.RecordBat
         ]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise TaskError(
-            f"{operation}: a later batch has other types than the first ones ({error}); pass schema="
+            f"{operation}: a later batch has other types than the first ones ({error}); pass "
+            "schema="
         ) from error
     return list(pa.Table.from_arrays(columns, schema=schema).to_batches())

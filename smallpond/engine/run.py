@@ -19,7 +19,7 @@ from smallpond.engine.listing import LISTING, located
 from smallpond.engine.passes import in_passes, one_by_one
 from smallpond.engine.query import Query, table_of
 from smallpond.engine.write import write_files
-from smallpond.errors import InjectedFault
+from smallpond.errors import InjectedFault, TaskError
 from smallpond.events import Metrics
 from smallpond.handoff import Part, PartWriter, iter_part
 from smallpond.plan import (
@@ -38,7 +38,7 @@ from smallpond.plan import (
     walk,
 )
 from smallpond.split import split_batches
-from smallpond.storage import register_with_duckdb
+from smallpond.storage import configure, register_with_duckdb
 from smallpond.task import Attempt, Result, ToDriver, ToParts, ToSplit
 
 BATCH_ROWS = 122_880
@@ -56,6 +56,9 @@ class Stream:
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
     native: bool
+
+
+_NOTHING = Stream(pa.schema([]), iter(()), native=False)
 
 
 class Run:
@@ -175,7 +178,18 @@ class Run:
     def with_keys(self, plan: Plan, keys: Keys) -> Stream:
         """The rows of a program, with key columns behind their own."""
         query = self.query(plan)
-        return self._open(query, query.text(plan, keys.select(query, plan)), lossless=True)
+        try:
+            text = query.text(plan, keys.select(query, plan))
+        except TaskError:
+            if query.columns_unknown:
+                return _NOTHING
+            raise
+        return self._open(query, text, lossless=True)
+
+    def lossless_table(self, query: Query, text: str) -> pa.Table:
+        """All rows of a query, in DuckDB's own types."""
+        stream = self._open(query, text, lossless=True)
+        return pa.Table.from_batches(stream.batches, stream.schema)
 
     def _query(self, plan: Plan, *, lossless: bool) -> Stream:
         query = self.query(plan)
@@ -191,6 +205,8 @@ class Run:
             self._instance.lossless(lossless)
             reader = query.con.sql(text).to_arrow_reader(BATCH_ROWS)
         except duckdb.Error as error:
+            if query.columns_unknown:
+                return _NOTHING
             raise query.explain(error) from error
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -210,6 +226,7 @@ def run(attempt: Attempt, instance: Instance) -> Result:
         OutOfMemory: it needs more than it was given.
     """
     settings = attempt.settings
+    configure(settings.output_root, dict(settings.storage))
     if settings.fault_probability:
         chance = random.Random(attempt.id).random()
         if chance < settings.fault_probability:

@@ -136,7 +136,7 @@ def serve(descriptor: int) -> None:
         os.chdir(greeting["cwd"])
     runner = _Runner()
     while True:
-        send(sock, _picklable(runner.run(mailbox.get())))
+        send(sock, picklable(runner.run(mailbox.get())))
 
 
 def _listen(sock: socket.socket, mailbox: Any) -> None:
@@ -145,7 +145,8 @@ def _listen(sock: socket.socket, mailbox: Any) -> None:
         while True:
             mailbox.put(receive(sock))
     except (EOFError, OSError):
-        os._exit(0)
+        # From a thread, and whatever the main thread is doing.
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class _Runner:
@@ -168,7 +169,7 @@ class _Runner:
             return error
 
 
-def _picklable(value: Any) -> Any:
+def picklable(value: Any) -> Any:
     """The value, or for an error that cannot travel, one that says the same."""
     if not isinstance(value, BaseException):
         return value
