@@ -20,6 +20,17 @@ import pytest
 import smallpond
 from smallpond.errors import PlanError, StallError, TaskError
 from smallpond.events import Event, State, TaskEvent
+from smallpond.execution.manager import JobManager
+from smallpond.logical.dataset import ArrowTableDataSet
+from smallpond.logical.node import (
+    Context,
+    DataSourceNode,
+    HashPartitionNode,
+    LogicalPlan,
+    PythonScriptNode,
+    RootNode,
+    SqlEngineNode,
+)
 
 ray = pytest.importorskip("ray", reason="needs ray")
 pytestmark = [
@@ -253,6 +264,31 @@ def test_a_killed_driver_is_taken_up(cluster: Any, tmp_path: Path) -> None:
     assert set(counts) == {str(i) for i in range(12)}
     # What was finished is not done again; what was under way may be.
     assert sum(count == 1 for count in counts.values()) >= finished
+
+
+def test_nodes(tmp_path: Path, cluster: Any) -> None:
+    ctx = Context()
+    table = pa.table({"k": [i % 7 for i in range(100)], "v": list(range(100))})
+    source = DataSourceNode(ctx, ArrowTableDataSet(table))
+    hashed = HashPartitionNode(ctx, (source,), 3, ["k"])
+    summed = SqlEngineNode(
+        ctx, (hashed,), "SELECT k, sum(v)::BIGINT AS s FROM {0} GROUP BY k", output_name="sums"
+    )
+    counted = PythonScriptNode(ctx, (hashed,), process_func=_count_into_a_file, output_name="files")
+    plan = JobManager(str(tmp_path)).run(
+        LogicalPlan(ctx, RootNode(ctx, (summed, counted))),
+        executor="ray",
+        ray_address=cluster.address,
+    )
+    sums = plan.named_outputs["sums"].to_arrow_table().sort_by("k").to_pylist()
+    assert sums == [{"k": k, "s": sum(range(k, 100, 7))} for k in range(7)]
+    files = plan.named_outputs["files"].resolved_paths
+    assert sum(int(Path(file).read_text()) for file in files) == 100
+
+
+def _count_into_a_file(runtime_ctx: Any, inputs: list[Any], output: str) -> bool:
+    Path(output, "count.txt").write_text(str(inputs[0].num_rows))
+    return True
 
 
 def test_a_lost_node_and_then_none_left(tmp_path: Path, cluster: Any) -> None:
