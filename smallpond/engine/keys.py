@@ -87,7 +87,7 @@ class Keys:
         sample = self._running.lossless_table(query, query.text(self._sink.boundaries, named))
         n = self._sink.npartitions
         places = [sample.num_rows * i // n for i in range(1, n)] if sample.num_rows else []
-        return sample.take(places)
+        return sample.take(pa.array(places, pa.int64()))
 
     def __call__(self, batch: pa.RecordBatch) -> NDArray[Any]:
         columns = [batch.column(name) for name in self.hidden]
