@@ -282,6 +282,17 @@ class Job:
         """
         if isinstance(plan, Memory):
             return plan.table.schema
+        with self._bound(plan) as relation:
+            return relation.limit(0).to_arrow_table().schema
+
+    def sql_types(self, plan: Plan) -> dict[str, str]:
+        """The SQL type of each column, which Arrow's may be too coarse to tell."""
+        with self._bound(plan) as relation:
+            return dict(zip(relation.columns, map(str, relation.types), strict=True))
+
+    @contextlib.contextmanager
+    def _bound(self, plan: Plan) -> Iterator[Any]:
+        """A DuckDB relation with the columns of a plan."""
         with self._translator() as con:
             query = Query(con, {}, _no_stream)
             for node in walk(plan):
@@ -289,9 +300,10 @@ class Job:
                     register_with_duckdb(con, [f.url for f in node.files], dict(node.storage))
             text = query.text(bottom_up(self._with_computed(plan), self._typed))
             try:
-                return con.sql(f"SELECT * FROM ({text}) LIMIT 0").to_arrow_table().schema
+                relation = con.sql(text)
             except duckdb_error() as error:
                 raise query.explain(error) from error
+            yield relation
 
     def _typed(self, node: Plan) -> Plan:
         """A node with the same columns that a query can bind: nothing moves, no function runs."""

@@ -328,7 +328,7 @@ def _join(node: Join, n: int, spread: Spread) -> Plan:
         return dataclasses.replace(node, broadcast=True)
     dimension = _dimension(node)
     left, right = (
-        Repartition((side,), n, By.HASH, tuple(quote(k) for k in keys), dimension=dimension)
+        Repartition((side,), n, By.HASH, node.compared(keys), dimension=dimension)
         for side, keys in ((node.left, node.left_keys), (node.right, node.right_keys))
     )
     on = " AND ".join(
