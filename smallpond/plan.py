@@ -233,6 +233,7 @@ class Sql(Nary):
     Attributes:
         splits: whether it may as well run on pieces of a partition, because a later node makes
             one result of them.
+        from_rows: whether it has no rows if an input has none, whatever the columns are.
         setup: statements to run before it, which may make temporary tables of the inputs.
     """
 
@@ -241,6 +242,7 @@ class Sql(Nary):
     label: str = "partial_sql"
     demand: Demand = Demand()
     splits: bool = False
+    from_rows: bool = False
     setup: tuple[str, ...] = ()
 
 

@@ -17,7 +17,7 @@ from smallpond.events import Event
 from smallpond.job import Job
 from smallpond.keywords import Keywords
 from smallpond.plan import Format, Gather, Plan, Sql
-from smallpond.sql import fill, literal, placeholders, refers
+from smallpond.sql import fill, literal, makes_rows_of_rows, placeholders, refers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,12 +163,13 @@ class Session:
         more = Keywords("partial_sql", kwargs)
         names = {str(i): f"input{i}" for i in range(len(inputs))}
         try:
-            refers(fill(query, names), "query")
+            from_rows = makes_rows_of_rows(fill(query, names))
         except PlanError as error:
             absent = [name for name in placeholders(query) if name.isdigit() and name not in names]
             what = f"no input {{{absent[0]}}}, there are {len(inputs)}" if absent else str(error)
             raise PlanError(f"partial_sql: {what}\nin partial_sql: {query}") from error
-        node = Sql(tuple(df.plan for df in inputs), query, more.udfs(), demand=more.demand())
+        plans = tuple(df.plan for df in inputs)
+        node = Sql(plans, query, more.udfs(), demand=more.demand(), from_rows=from_rows)
         more.done()
         return self._frame(node)
 

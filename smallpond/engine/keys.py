@@ -82,6 +82,8 @@ class Keys:
         """Rows that cut the sorted sample into equal pieces."""
         assert self._sink.boundaries is not None  # noqa: S101 (the planner gives them)
         query = self._running.query(self._sink.boundaries)
+        if query.is_nothing(self._sink.boundaries):
+            return pa.table({})
         keys = [order_sql(f"k{i}", kind) or "NULL" for i, kind in enumerate(types)] or ["NULL"]
         named = ", ".join(f"{key} AS c{i}" for i, key in enumerate(keys))
         sample = self._running.lossless_table(query, query.text(self._sink.boundaries, named))
