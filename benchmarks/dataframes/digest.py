@@ -7,6 +7,7 @@ in the wrong row shows.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def _digest(sources: Iterable[Iterator[pa.RecordBatch]], order: str | None) -> D
         if bounds:
             ranges.append((bounds[0], bounds[-1]))
     ranges.sort()
-    ordered &= all(left[1] <= right[0] for left, right in zip(ranges, ranges[1:], strict=False))
+    ordered &= all(left[1] <= right[0] for left, right in itertools.pairwise(ranges))
     names = tuple(sorted(columns))
     found = {name: (one, two, three) for name, (one, two, three) in sums.items()}
     return Digest(names, rows, exact, found, ordered)

@@ -56,22 +56,18 @@ class Daft:
         return self._result(frame.select(function(frame["id"], frame["k"], frame["v"])), None)
 
     def map_batches(self, measures: Path) -> pa.Table:
-        daft = self.daft
-
-        @daft.func.batch(return_dtype=self._row_type(), unnest=True)
         def of_batch(id: Any, k: Any, v: Any) -> Any:  # noqa: A002 (the column's name)
             table = pa.table({"id": id.to_arrow(), "k": k.to_arrow(), "v": v.to_arrow()})
             return batch_function(table).to_struct_array().combine_chunks()
 
+        function = self.daft.func.batch(return_dtype=self._row_type(), unnest=True)(of_batch)
         frame = self._read(measures)
-        return self._result(frame.select(of_batch(frame["id"], frame["k"], frame["v"])), None)
+        return self._result(frame.select(function(frame["id"], frame["k"], frame["v"])), None)
 
     def tasks(self, items: pa.Table) -> pa.Table:
         frame = self.daft.from_arrow(items)
         query = (self.daft.col("item") + 1).alias("item")
-        done = [
-            frame.offset(row).limit(1).select(query).to_arrow() for row in range(len(items))
-        ]
+        done = [frame.offset(row).limit(1).select(query).to_arrow() for row in range(len(items))]
         return pa.concat_tables(done)
 
     def close(self) -> None:

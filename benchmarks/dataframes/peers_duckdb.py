@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+from duckdb.func import PythonUDFType
 
 from benchmarks.dataframes.job import AGGREGATES, batch_function, row_function
 
@@ -56,8 +57,9 @@ class DuckDb:
         def of_batch(k: Any, v: Any) -> Any:
             return batch_function(pa.table({"id": k, "k": k, "v": v}))["x"]
 
-        types = ["BIGINT", "DOUBLE"]
-        self.connection.create_function("of_batch", of_batch, types, "DOUBLE", type="arrow")
+        types: list[Any] = ["BIGINT", "DOUBLE"]
+        kind = PythonUDFType.ARROW
+        self.connection.create_function("of_batch", of_batch, types, "DOUBLE", type=kind)
         return self._table(f"SELECT id, of_batch(k, v) AS x FROM {_files(measures)}")
 
     def tasks(self, items: pa.Table) -> pa.Table:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,10 @@ class RayData:
     """Is told the limit as the size of its object store: its tasks have none."""
 
     def __init__(self, scratch: Path, limit_bytes: int | None) -> None:
-        del scratch  # sockets need a short path
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         import ray  # noqa: PLC0415 (reads the environment when it is imported)
 
         self.ray = ray
-        self.folder = tempfile.mkdtemp(prefix="ray")
         self.num_cpus = os.cpu_count() or 1
         ray.init(
             num_cpus=self.num_cpus,
@@ -35,7 +31,7 @@ class RayData:
             logging_level=logging.ERROR,
             object_store_memory=limit_bytes and max(limit_bytes, _LEAST_STORE_BYTES),
             _node_ip_address="127.0.0.1",
-            _temp_dir=self.folder,
+            _temp_dir=str(scratch),
         )
         import ray.data  # noqa: PLC0415
 
@@ -45,12 +41,13 @@ class RayData:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     def trivial(self) -> int:
-        return int(self.ray.data.from_items([41]).map(lambda row: {"item": 42}).take_all()[0]["item"])
+        rows = self.ray.data.from_items([41]).map_batches(_add_one, batch_format="pyarrow")
+        return int(rows.take_all()[0]["item"])
 
     def group_by(self, measures: Path, out: Path | None) -> pa.Table | None:
         from ray.data.aggregate import Count, Max, Min, Sum  # noqa: PLC0415
 
-        aggregates = (
+        aggregates: tuple[Any, ...] = (
             Sum("v", alias_name="total"),
             Count(alias_name="num"),
             Min("id", alias_name="first"),
@@ -75,9 +72,7 @@ class RayData:
         return self._table(self._read(measures).map(row_function))
 
     def map_batches(self, measures: Path) -> pa.Table:
-        return self._table(
-            self._read(measures).map_batches(batch_function, batch_format="pyarrow")
-        )
+        return self._table(self._read(measures).map_batches(batch_function, batch_format="pyarrow"))
 
     def tasks(self, items: pa.Table) -> pa.Table:
         rows = self.ray.data.from_arrow([items.slice(row, 1) for row in range(len(items))])
@@ -85,7 +80,6 @@ class RayData:
 
     def close(self) -> None:
         self.ray.shutdown()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _read(self, folder: Path) -> Any:
         return self.ray.data.read_parquet(str(folder))

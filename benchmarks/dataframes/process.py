@@ -15,8 +15,9 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from benchmarks.dataframes import tree
 from benchmarks.dataframes.job import MEASURES, NAMES, RECORDS, Engine, Job
@@ -53,8 +54,13 @@ class Spec:
     check: bool
 
 
-def main(text: str) -> None:
-    """Does what a specification in JSON says."""
+def main(text: str, channel: IO[str]) -> None:
+    """Does what a specification in JSON says, and tells of it on a channel."""
+
+    def say(event: str, **fields: Any) -> None:
+        channel.write(json.dumps({"event": event, **fields}) + "\n")
+        channel.flush()
+
     begin = time.perf_counter()
     spec = Spec(**json.loads(text))
     job, scratch = Job(**spec.job), Path(spec.scratch)
@@ -64,27 +70,33 @@ def main(text: str) -> None:
     own.mkdir()
     engine: Engine = made(own, job.limit_mb * 10**6 or None)
     answer = engine.trivial()
-    _say("ready", seconds=time.perf_counter() - begin, answer=answer)
+    say("ready", seconds=time.perf_counter() - begin, answer=answer)
     if job.workload not in {"start", "exit"}:
         for workload in EVERY if job.workload == "every" else (job.workload,):
-            _run(engine, workload, job, Path(spec.inputs), scratch / workload, spec.check)
-    _say("closing")
+            _run(say, engine, workload, job, Path(spec.inputs), scratch / workload, spec.check)
+    say("closing")
     engine.close()
 
 
 def _run(
-    engine: Engine, workload: str, job: Job, inputs: Path, out: Path, check: bool
+    say: Callable[..., None],
+    engine: Engine,
+    workload: str,
+    job: Job,
+    inputs: Path,
+    out: Path,
+    check: bool,
 ) -> None:
     out.mkdir()
     items = _items(job) if workload == "tasks" else None
-    _say("next")
+    say("next")
     sys.stdin.readline()
     before, begin = _cpu_seconds(), time.perf_counter()
     result = _call(engine, workload, inputs, out, items, written=job.limit_mb > 0)
     seconds = time.perf_counter() - begin
-    _say("done", workload=workload, seconds=seconds, cpu_s=_cpu_seconds() - before)
+    say("done", workload=workload, seconds=seconds, cpu_s=_cpu_seconds() - before)
     sys.stdin.readline()
-    _say("checked", **_checked(result, workload, out, check))
+    say("checked", **_checked(result, workload, out, check))
     shutil.rmtree(out)
 
 
@@ -98,9 +110,11 @@ def _call(
     if workload == "medians":
         return engine.medians(measures, target)
     if workload == "join":
-        return engine.join(measures, inputs / NAMES, out)
+        engine.join(measures, inputs / NAMES, out)
+        return None
     if workload == "sort":
-        return engine.sort(inputs / RECORDS, out)
+        engine.sort(inputs / RECORDS, out)
+        return None
     if workload == "map_rows":
         return engine.map_rows(measures)
     if workload == "map_batches":
@@ -130,13 +144,8 @@ def _cpu_seconds() -> float:
     return tree.cpu_seconds(tree.tree_of(os.getpid()))
 
 
-def _say(event: str, **fields: Any) -> None:
-    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
-    sys.stdout.flush()
-
-
 if __name__ == "__main__":
     # What a library prints goes where its errors go, also from native code and its own children.
-    sys.stdout = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    main(sys.argv[1])
+    with os.fdopen(os.dup(1), "w") as channel:
+        os.dup2(2, 1)
+        main(sys.argv[1], channel)

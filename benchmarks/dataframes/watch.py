@@ -17,7 +17,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from benchmarks.dataframes import tree
 from benchmarks.dataframes.digest import Digest
@@ -107,7 +107,8 @@ class _Watched:
         self.pids, self.found_at = [self.process.pid], 0.0
         self.grown_bytes = 0
         self.lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def run(self) -> Run:
         ready = self._next()
@@ -126,7 +127,8 @@ class _Watched:
             if "digest" in checked:
                 digests[done["workload"]] = Digest.of_json(checked["digest"])
         closing = time.monotonic()
-        self._wait()
+        if self._exit_code():
+            raise EngineError(self._last_words())
         ended = time.monotonic()
         return Run(
             start_s=ready["seconds"],
@@ -140,26 +142,25 @@ class _Watched:
         )
 
     def end(self) -> None:
-        """Ends whatever of the process is left, its descendants first of all looked up again."""
+        """Ends whatever of the process and its descendants is left."""
         if self.process.poll() is None:
-            self.pids = tree.tree_of(self.process.pid)
-            tree.end(self.pids)
+            tree.end(tree.tree_of(self.process.pid))
         self.process.wait()
+        self.reader.join()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in cast("IO[str]", self.process.stdout):
             self.lines.put(line)
         self.lines.put("")
 
     def _go(self) -> None:
-        assert self.process.stdin is not None
+        stdin = cast("IO[str]", self.process.stdin)
         try:
-            self.process.stdin.write("\n")
-            self.process.stdin.flush()
+            stdin.write("\n")
+            stdin.flush()
         except BrokenPipeError:
             raise EngineError(self._last_words()) from None
 
@@ -167,12 +168,12 @@ class _Watched:
         """Lets a workload begin, and returns what is said when it is done."""
         held = self._memory()
         self._go()
-        while (event := self._said(_SAMPLE_S)) is None:
-            grown = self._memory() - held
-            self.grown_bytes = max(self.grown_bytes, grown)
-            if self.cap_bytes is not None and grown > self.cap_bytes:
+        event = None
+        while event is None:
+            event = self._said(_SAMPLE_S)
+            self.grown_bytes = max(self.grown_bytes, self._memory() - held)
+            if self.cap_bytes is not None and self.grown_bytes > self.cap_bytes:
                 raise EngineError(f"ended: grew beyond {self.cap_bytes / 1e6:.0f} MB of memory")
-        self.grown_bytes = max(self.grown_bytes, self._memory() - held)
         return event
 
     def _next(self) -> dict[str, Any]:
@@ -197,12 +198,11 @@ class _Watched:
             self.pids, self.found_at = tree.tree_of(self.process.pid), time.monotonic()
         return tree.memory_bytes(self.pids)
 
-    def _wait(self) -> None:
-        while self.process.poll() is None:
+    def _exit_code(self) -> int:
+        while (code := self.process.poll()) is None:
             self._check_time()
             time.sleep(0.001)
-        if self.process.returncode:
-            raise EngineError(self._last_words())
+        return code
 
     def _check_time(self) -> None:
         if time.monotonic() - self.begin > self.timeout_s:
@@ -210,7 +210,7 @@ class _Watched:
 
     def _last_words(self) -> str:
         """The line of an exception that ended the process, or how else it ended."""
-        code = self.process.wait()
+        code = self._exit_code()
         self.errors.seek(0)
         lines = [line.rstrip() for line in self.errors if line[:1].strip()]
         errors = [line for line in lines if "Error" in line or "Exception" in line]
