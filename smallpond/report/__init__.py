@@ -1,7 +1,6 @@
-class Recorder:
-    def __call__(self, event):
-        pass
+"""What a user sees of a run: progress while it lasts, a page about it afterwards."""
 
+from smallpond.report.progress import progress_listener
+from smallpond.report.recorder import Recorder
 
-def progress_listener(progress):
-    return None
+__all__ = ["Recorder", "progress_listener"]
