@@ -50,9 +50,7 @@ class Sketch:
                 partition = f"{i}/{stage.num_tasks}"
                 if stage.stage_idx == 0 and i < self.reused:
                     told.append(
-                        TaskEvent(
-                            run_idx, self.begin_s, 0, key, State.REUSED, partition=partition
-                        )
+                        TaskEvent(run_idx, self.begin_s, 0, key, State.REUSED, partition=partition)
                     )
                     continue
                 number = 0
@@ -80,7 +78,12 @@ class Sketch:
                     elif stopped:
                         state = State.CANCELLED
                     metrics = Metrics(
-                        rows, rows // 3, rows * 40, rows * 14, rows * 9 * (number == 2), took_s * 0.9
+                        rows,
+                        rows // 3,
+                        rows * 40,
+                        rows * 14,
+                        rows * 9 * (number == 2),
+                        took_s * 0.9,
                     )
                     start = TaskEvent(
                         time_s=at_s, state=State.STARTED, attempt=number, worker=worker, **common
@@ -96,11 +99,18 @@ class Sketch:
                         other_s, other, other_lane = heapq.heappop(free)
                         begin_s = max(other_s, at_s + took_s * 0.6)
                         if begin_s < end_s:
-                            for time_s, what in ((begin_s, State.STARTED), (end_s, State.CANCELLED)):
+                            for time_s, what in (
+                                (begin_s, State.STARTED),
+                                (end_s, State.CANCELLED),
+                            ):
                                 told.append(
                                     TaskEvent(
-                                        time_s=time_s, state=what, attempt=number + 1,
-                                        worker=other, speculative=True, **common,
+                                        time_s=time_s,
+                                        state=what,
+                                        attempt=number + 1,
+                                        worker=other,
+                                        speculative=True,
+                                        **common,
                                     )  # fmt: skip
                                 )
                             other_s = end_s
