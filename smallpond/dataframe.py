@@ -164,7 +164,9 @@ class DataFrame:
             "(SELECT *, row_number() OVER () AS __smallpond_row FROM {0}) "
             f"ORDER BY hash(__smallpond_row, {seed}), __smallpond_row"
         )
-        return self._with(Sql((moved,), query, label="random_shuffle", demand=demand))
+        return self._with(
+            Sql((moved,), query, label="random_shuffle", demand=demand, from_rows=True)
+        )
 
     def partial_sort(self, by: str | list[str], **kwargs: Any) -> DataFrame:
         """Each partition in order; ``by`` as in ORDER BY, such as ``["a", "b desc"]``."""

@@ -399,6 +399,7 @@ class Cutter:
                     f"SELECT {keys} FROM {{0}} USING SAMPLE reservoir({SAMPLE_ROWS} ROWS) "
                     f"REPEATABLE ({node.seed})",
                     label="sort",
+                    from_rows=True,
                 ),
                 p.dims,
             )

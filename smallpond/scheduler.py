@@ -291,12 +291,13 @@ class _Run:
         if outcome.result is not None:
             elapsed = time.monotonic() - running.started_s
             self._durations.setdefault(task.stage_idx, []).append(elapsed)
+            self._drop_copies(task)
+            kept = self._scheduler.results.keep(task, outcome.result)
             self._tell(
                 task, State.FINISHED, running.attempt.number, outcome.worker,
                 outcome.result.metrics, attempt=running.attempt,
             )  # fmt: skip
-            self._drop_copies(task)
-            self._done(task, self._scheduler.results.keep(task, outcome.result))
+            self._done(task, kept)
         else:
             assert outcome.error is not None  # noqa: S101 (one or the other)
             self._failed(task, running, outcome)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +17,7 @@ from smallpond.events import Event
 from smallpond.job import Job
 from smallpond.keywords import Keywords
 from smallpond.plan import Format, Gather, Plan, Sql
-from smallpond.sql import fill, literal, refers
+from smallpond.sql import fill, literal, makes_rows_of_rows, placeholders, refers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,10 +163,13 @@ class Session:
         more = Keywords("partial_sql", kwargs)
         names = {str(i): f"input{i}" for i in range(len(inputs))}
         try:
-            refers(fill(query, names), "query")
+            from_rows = makes_rows_of_rows(fill(query, names))
         except PlanError as error:
-            raise PlanError(f"partial_sql: {error}\nin partial_sql: {query}") from error
-        node = Sql(tuple(df.plan for df in inputs), query, more.udfs(), demand=more.demand())
+            absent = [name for name in placeholders(query) if name.isdigit() and name not in names]
+            what = f"no input {{{absent[0]}}}, there are {len(inputs)}" if absent else str(error)
+            raise PlanError(f"partial_sql: {what}\nin partial_sql: {query}") from error
+        plans = tuple(df.plan for df in inputs)
+        node = Sql(plans, query, more.udfs(), demand=more.demand(), from_rows=from_rows)
         more.done()
         return self._frame(node)
 
@@ -194,6 +198,15 @@ class Session:
     def on_event(self, listener: Callable[[Event], None]) -> None:
         """Has a function called with every event of every run, see `smallpond.events`."""
         self.job.listeners.append(listener)
+
+    @contextlib.contextmanager
+    def listening(self, listener: Callable[[Event], None]) -> Iterator[None]:
+        """Has a function called with every event while the context lasts."""
+        self.job.listeners.append(listener)
+        try:
+            yield
+        finally:
+            self.job.listeners.remove(listener)
 
     def report(self, path: str) -> None:
         """Writes what has run so far as one HTML page: stages, a timeline of tasks, retries."""

@@ -15,14 +15,6 @@ from smallpond.errors import PlanError
 _BRACES = re.compile(r"\{\{|\}\}|\{(\w+)\}")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _NAMED = re.compile(r"(?<!\{)\{[A-Za-z_]\w*\}(?!\})")
-VOLATILE = {"random", "uuid", "gen_random_uuid", "uuidv7", "nextval", "setseed"}
-AGGREGATES = {
-    *("sum", "count", "count_star", "min", "max", "avg", "mean", "list", "array_agg", "median"),
-    *("string_agg", "group_concat", "first", "last", "any_value", "arg_max", "arg_min", "mode"),
-    *("stddev", "variance", "quantile", "quantile_cont", "quantile_disc", "bool_and", "bool_or"),
-    *("histogram", "approx_count_distinct", "product", "stddev_samp", "stddev_pop", "var_samp"),
-    *("var_pop", "corr", "skewness", "kurtosis", "entropy", "bit_and", "bit_or", "bit_xor"),
-}
 # Aggregates that can be computed from themselves over parts, and how.
 COMBINE = {
     "sum": "sum",
@@ -75,6 +67,11 @@ def fill_some(query: str, values: Mapping[str, object]) -> str:
     return (_BRACES if _written_for_format(query) else _PLACEHOLDER).sub(replace, query)
 
 
+def placeholders(query: str) -> list[str]:
+    """The names in single braces."""
+    return [match[1] for match in _BRACES.finditer(query) if match[1] is not None]
+
+
 def _written_for_format(query: str) -> bool:
     """Whether every brace of the text is doubled or part of a placeholder."""
     return "{{" in query and not re.search(r"[{}]", _BRACES.sub("", query))
@@ -103,12 +100,12 @@ class Refers:
     @property
     def has_aggregate(self) -> bool:
         """Whether it is (or may be) one value of many rows."""
-        return bool(self.functions & AGGREGATES)
+        return not self.functions.isdisjoint(_functions().aggregates)
 
     @property
     def volatile(self) -> bool:
         """Whether two evaluations may differ."""
-        return bool(self.functions & VOLATILE)
+        return not self.functions.isdisjoint(_functions().volatile)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -140,7 +137,7 @@ def statement_kind(statement: str) -> str:
     import duckdb  # noqa: PLC0415
 
     try:
-        found = duckdb.extract_statements(_without_names(statement))
+        found = duckdb.extract_statements(without_names(statement))
     except duckdb.Error as error:
         raise PlanError(str(error)) from error
     if len(found) != 1:
@@ -148,7 +145,7 @@ def statement_kind(statement: str) -> str:
     return str(found[0].type.name).removesuffix("_STATEMENT")
 
 
-def _without_names(text: str) -> str:
+def without_names(text: str) -> str:
     """What the engine will put in is a number or a name of its own; braces alone are no SQL.
 
     The text keeps its length, so that errors point to the right place.
@@ -179,6 +176,31 @@ def _pointed(statement: str, tree: Mapping[str, Any]) -> str:
     return f"{message}\nLINE {line + 1}: {statement.splitlines()[line]}\n{' ' * (column + 8)}^"
 
 
+@dataclass(frozen=True)
+class _Functions:
+    aggregates: frozenset[str]
+    volatile: frozenset[str]
+
+
+@functools.lru_cache(maxsize=1)
+def _functions() -> _Functions:
+    """What DuckDB's functions are; macros are what they are made of."""
+    rows = _parser().execute(
+        "SELECT function_name, function_type, stability, macro_definition FROM duckdb_functions()"
+    )
+    aggregates, volatile, macros = set(), set(), {}
+    for name, kind, stability, definition in rows.fetchall():
+        if kind == "aggregate":
+            aggregates.add(name)
+        if stability == "VOLATILE":
+            volatile.add(name)
+        if kind == "macro" and definition:
+            macros[name] = set(re.findall(r"\w+", definition))
+    for found in (aggregates, volatile):
+        found |= {name for name, words in macros.items() if words & found}
+    return _Functions(frozenset(aggregates), frozenset(volatile))
+
+
 def refers(fragment: str, kind: str = "select") -> Refers:
     """What a select list, a condition, an ORDER BY list or a whole query refers to.
 
@@ -189,7 +211,7 @@ def refers(fragment: str, kind: str = "select") -> Refers:
     Raises:
         PlanError: the text does not parse.
     """
-    fragment = _without_names(fragment)
+    fragment = without_names(fragment)
     template = {"select": "SELECT {}\nFROM t", "where": "SELECT 1 FROM t WHERE ({}\n)"}
     statement = template[kind].replace("{}", fragment) if kind != "query" else fragment
     columns: set[str] = set()
@@ -221,6 +243,27 @@ def _collect(node: Any, columns: set[str], functions: set[str], flags: set[str])
             flags.add(str(kind).lower())
         for value in node.values():
             _collect(value, columns, functions, flags)
+
+
+def makes_rows_of_rows(query: str) -> bool:
+    """Whether a query has no rows if one of its tables has none, whatever their columns are."""
+    node = parse(without_names(query))[0]["node"]
+    if node["type"] != "SELECT_NODE" or not _inner(node["from_table"]):
+        return False
+    sets = node["group_sets"]
+    if sets:
+        return [] not in sets
+    return (
+        node["aggregate_handling"] == "STANDARD_HANDLING"
+        and not refers(query, "query").has_aggregate
+    )
+
+
+def _inner(table: Any) -> bool:
+    if table["type"] == "JOIN":
+        inner = table["join_type"] == "INNER"
+        return inner and _inner(table["left"]) and _inner(table["right"])
+    return bool(table["type"] == "BASE_TABLE")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -21,7 +22,7 @@ from benchmarks.graysort.report import document, report
 from benchmarks.graysort.rounds import Task, run, work_folder
 from benchmarks.graysort.sizes import check_space, parse_bytes, parse_records
 from benchmarks.graysort.tasks import CorruptedDataError, GraySortError, RunAll
-from benchmarks.graysort.workers import local_workers, usable_cpus
+from benchmarks.graysort.workers import smallpond_workers
 from benchmarks.whole_file import whole_file
 
 _WRONG, _MISTAKE, _INTERRUPTED = 1, 2, 130
@@ -75,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes; default: one per processor"
     )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="run on this cluster; DIR is seen by all its nodes, and limits are those of each",
+    )
     parser.add_argument("--skewed", action="store_true", help="half of the records share few keys")
     parser.add_argument(
         "--peers", action="store_true", help=f"sort the same data with {', '.join(PEERS)}, too"
@@ -116,7 +122,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _task(arguments: argparse.Namespace) -> Task:
     num_records = parse_records("--bytes", arguments.bytes)
     memory_bytes = parse_bytes("--memory-limit", arguments.memory_limit)
-    num_workers = usable_cpus() if arguments.workers is None else arguments.workers
+    num_workers = _usable_cpus() if arguments.workers is None else arguments.workers
     num_rounds = arguments.rounds
     if num_rounds is None:
         num_rounds = _PEER_ROUNDS if arguments.peers else 1
@@ -124,8 +130,8 @@ def _task(arguments: argparse.Namespace) -> Task:
         if value < 1:
             raise GraySortError(f"{option}: number must be at least 1, got {value}")
 
-    def workers() -> AbstractContextManager[RunAll]:
-        return local_workers(num_workers)
+    def workers(folder: Path) -> AbstractContextManager[RunAll]:
+        return smallpond_workers(num_workers, folder / "tasks", arguments.ray)
 
     return Task(
         plan=make_plan(num_records, memory_bytes, num_workers),
@@ -135,6 +141,12 @@ def _task(arguments: argparse.Namespace) -> Task:
         peers=tuple(PEERS) if arguments.peers else (),
         num_rounds=num_rounds,
     )
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -25,14 +25,16 @@ def write_input(path: Path, num_records: int, phases: Phases, *, skewed: bool) -
     """Writes generated records to a file; returns their summary."""
     path.touch()
     items = [item | {"skewed": skewed} for item in _stretches(path, num_records)]
-    return merge([from_item(result) for result in phases.run("generate", write_part, items)])
+    results = phases.run("generate", write_part, items, num_records * RECORD_BYTES)
+    return merge([from_item(result) for result in results])
 
 
 def write_text_input(source: Path, path: Path, num_records: int, phases: Phases) -> Summary:
     """Writes records as lines of text to a file; returns the summary of these."""
     path.touch()
     items = [item | {"source": str(source)} for item in _stretches(path, num_records)]
-    return merge([from_item(result) for result in phases.run("as text", write_text_part, items)])
+    results = phases.run("as text", write_text_part, items, num_records * RECORD_BYTES)
+    return merge([from_item(result) for result in results])
 
 
 def _stretches(path: Path, num_records: int) -> list[Item]:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
+    DownloadColumn,
     Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 from benchmarks.graysort.tasks import Item, RunAll, TaskFunction, check
@@ -60,30 +61,34 @@ class Phases:
     costs: dict[str, Cost] = field(default_factory=dict)
     peaks: dict[str, int] = field(default_factory=dict)
 
-    def run(self, name: str, function: TaskFunction, items: list[Item]) -> list[Item]:
-        """Returns the result of each task; the first failure ends the phase.
+    def run(
+        self, name: str, function: TaskFunction, items: list[Item], num_bytes: int
+    ) -> list[Item]:
+        """Returns the result of each task.
+
+        Args:
+            name: of the phase.
+            function: what its tasks do.
+            items: one for each task.
+            num_bytes: what all of them together process, for the bar.
 
         Raises:
-            GraySortError, CorruptedDataError: what the task said.
+            GraySortError, CorruptedDataError: what the first task that failed said.
         """
         cost = self.costs.setdefault(name, Cost())
         begin = time.perf_counter()
-        with self._bar(name, len(items)) as bar:
-
-            def done(result: Item) -> None:
-                check(result)
-                cost.add(result)
-                worker = result["worker"]
-                self.peaks[worker] = max(result["peak_bytes"], self.peaks.get(worker, 0))
-                moved = max(cost.bytes_read, cost.bytes_written)
-                rate = moved / 1e6 / (time.perf_counter() - begin)
-                for row in bar.task_ids:
-                    bar.update(row, advance=1, rate=f"{rate:,.0f} MB/s")
-
-            try:
-                return self.run_all(function, items, done)
-            finally:
-                cost.wall_s += time.perf_counter() - begin
+        with self._bar(name, num_bytes) as bar:
+            bytes_per_task = num_bytes / max(len(items), 1)
+            results = self.run_all(
+                function, items, lambda: bar.advance(bar.task_ids[0], bytes_per_task)
+            )
+        cost.wall_s += time.perf_counter() - begin
+        for result in results:
+            check(result)
+            cost.add(result)
+            worker = result["worker"]
+            self.peaks[worker] = max(result["peak_bytes"], self.peaks.get(worker, 0))
+        return results
 
     def total(self, *names: str) -> Cost:
         """Returns the sum over some phases; their wall times are added, too."""
@@ -97,16 +102,16 @@ class Phases:
         )
 
     @contextmanager
-    def _bar(self, name: str, num_tasks: int) -> Iterator[Progress]:
+    def _bar(self, name: str, num_bytes: int) -> Iterator[Progress]:
         columns = (
             TextColumn("{task.description:<10}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            DownloadColumn(),
+            TransferSpeedColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         hidden = self.screen is None or not self.screen.is_terminal
         with Progress(*columns, console=self.screen, transient=True, disable=hidden) as bar:
-            bar.add_task(name, total=num_tasks, rate="")
+            bar.add_task(name, total=num_bytes)
             yield bar

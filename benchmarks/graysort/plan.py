@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 
 from benchmarks.graysort.order import MAX_ROWS
+from benchmarks.graysort.records import RECORD_BYTES
 from benchmarks.graysort.tasks import GraySortError
 
-# What a worker needs before its first record: the interpreter, numpy, file buffers.
-PROCESS_BYTES = 64 * 2**20
+# What a worker needs before its first record: the interpreter and the libraries, of which those
+# of DuckDB and Arrow are most.
+PROCESS_BYTES = 176 * 2**20
 # The record, and at most 84 bytes of numbers while its place is sought; allocators round up.
 BYTES_PER_RECORD = 200
 # 25 MB: below 32 MB the allocator keeps memory for the next task instead of returning it to the
@@ -45,6 +47,10 @@ class Plan:
     @property
     def num_chunks(self) -> int:
         return math.ceil(self.num_records / self.chunk_records)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.num_records * RECORD_BYTES
 
     def chunks(self) -> list[tuple[int, int]]:
         """(first record, number of records) of each partition task."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import environment
 from benchmarks.graysort import model
 from benchmarks.graysort.peers import PEERS
 from benchmarks.graysort.phases import Cost
@@ -31,6 +29,10 @@ def report(task: Task, outcome: Outcome) -> Group:
 
 def document(task: Task, outcome: Outcome) -> dict[str, object]:
     """Returns everything that was measured as plain JSON values."""
+    import torch  # noqa: PLC0415 (takes seconds)
+
+    from benchmarks import environment  # noqa: PLC0415
+
     best = outcome.fastest(OURS)
     phases = outcome.phases.costs if outcome.phases else {}
     return {

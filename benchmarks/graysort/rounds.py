@@ -20,7 +20,6 @@ from benchmarks.graysort.input_file import KNOWN_CHECKSUMS, write_input, write_t
 from benchmarks.graysort.peers import PEERS, Measured, Options, Peer, run_peer
 from benchmarks.graysort.phases import Phases
 from benchmarks.graysort.plan import Plan
-from benchmarks.graysort.records import RECORD_BYTES
 from benchmarks.graysort.sizes import in_units
 from benchmarks.graysort.sort import sort_file
 from benchmarks.graysort.tasks import CorruptedDataError, GraySortError, RunAll
@@ -39,7 +38,7 @@ class Task:
         plan: sizes of the sort.
         options: what it and its peers may use.
         skewed: whether many records share keys.
-        workers: opens the workers that run tasks.
+        workers: opens workers that run tasks; takes a folder for what they keep.
         peers: names of peers to run as well.
         num_rounds: how often each is run.
     """
@@ -47,13 +46,13 @@ class Task:
     plan: Plan
     options: Options
     skewed: bool
-    workers: Callable[[], AbstractContextManager[RunAll]]
+    workers: Callable[[Path], AbstractContextManager[RunAll]]
     peers: tuple[str, ...] = ()
     num_rounds: int = 1
 
     @property
     def num_bytes(self) -> int:
-        return self.plan.num_records * RECORD_BYTES
+        return self.plan.num_bytes
 
 
 @dataclass(slots=True)
@@ -105,7 +104,7 @@ def work_folder(root: Path, *, keep: bool) -> Iterator[Path]:
 def run(task: Task, folder: Path, screen: Console) -> Outcome:
     """Generates the input, sorts it as often as wanted, and validates every output."""
     source, target = folder / "input.dat", folder / "sorted.dat"
-    with task.workers() as run_all:
+    with task.workers(folder) as run_all:
         phases = Phases(run_all, screen)
         expected = write_input(source, task.plan.num_records, phases, skewed=task.skewed)
         known = None if task.skewed else KNOWN_CHECKSUMS.get(task.plan.num_records)
@@ -143,7 +142,7 @@ def _run_ours(
     task: Task, source: Path, target: Path, made: Phases, outcome: Outcome, screen: Console
 ) -> None:
     begin, cpu = time.perf_counter(), time.process_time()
-    with task.workers() as run_all:
+    with task.workers(source.parent) as run_all:
         phases = Phases(run_all, screen)
         sort_file(source, target, source.with_name("runs"), task.plan, phases)
         wall_s, own_cpu_s = time.perf_counter() - begin, time.process_time() - cpu
@@ -165,7 +164,7 @@ def _run_peer(
     target = source.with_name("peer.dat")
     with screen.status(f"peer {name}"):
         measured = run_peer(name, source, target, task.options)
-    with task.workers() as run_all:
+    with task.workers(source.parent) as run_all:
         found = summarise_file(target, Phases(run_all, screen))
     target.unlink()
     if fault := complaint(found, expected):

@@ -77,7 +77,7 @@ def _sample(source: Path, plan: Plan, phases: Phases) -> list[bytes]:
         }
         for begin in range(0, len(positions), _SAMPLES_PER_TASK)
     ]
-    results = phases.run("sample", sample_keys, items)
+    results = phases.run("sample", sample_keys, items, KEY_BYTES * len(positions))
     return choose_splits(
         [point for result in results for point in _cut(result["points"])], plan.num_partitions
     )
@@ -98,7 +98,7 @@ def _partition(
         }
         for run_idx, (first, num_records) in enumerate(plan.chunks())
     ]
-    results = phases.run("partition", write_run, items)
+    results = phases.run("partition", write_run, items, plan.num_bytes)
     return (
         np.stack([np.frombuffer(result["ends"], np.int64) for result in results]),
         np.stack([np.frombuffer(result["checksums"], np.uint32) for result in results]),
@@ -133,7 +133,7 @@ def _sort(
         }
         for idx in range(plan.num_partitions)
     ]
-    phases.run("sort", sort_partition, items)
+    phases.run("sort", sort_partition, items, plan.num_bytes)
 
 
 def run_path(runs: str | Path, run_idx: int) -> Path:

@@ -14,8 +14,8 @@ from typing import Any
 
 Item = dict[str, Any]
 TaskFunction = Callable[[Item], Item]
-# Runs a function on every item, and hands each result to the listener as it comes.
-RunAll = Callable[[TaskFunction, list[Item], Callable[[Item], None]], list[Item]]
+# Runs a function on every item, and calls the listener each time that one of them is done.
+RunAll = Callable[[TaskFunction, list[Item], Callable[[], None]], list[Item]]
 
 
 class GraySortError(Exception):

@@ -106,7 +106,8 @@ def summarise_file(path: Path, phases: Phases) -> Summary:
         }
         for first in range(0, num_records, _TASK_RECORDS)
     ]
-    return merge([from_item(result) for result in phases.run("validate", summarise_part, items)])
+    results = phases.run("validate", summarise_part, items, num_records * RECORD_BYTES)
+    return merge([from_item(result) for result in results])
 
 
 @task

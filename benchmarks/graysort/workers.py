@@ -1,67 +1,61 @@
-"""Processes of this machine, which run tasks."""
+"""Runs tasks with smallpond: in processes of this machine, or on a Ray cluster."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from pathlib import Path
 
+import smallpond
 from benchmarks.graysort.tasks import GraySortError, Item, RunAll, TaskFunction
-
-
-def usable_cpus() -> int:
-    """Returns the number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+from smallpond.errors import SmallpondError
+from smallpond.events import Event, State, TaskEvent
 
 
 @contextmanager
-def local_workers(num_workers: int) -> Iterator[RunAll]:
-    """Yields a function that runs tasks in so many processes; they end with the context."""
-    # Not forked from this process, which may hold much memory and run threads.
-    pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"))
+def smallpond_workers(
+    num_workers: int, data_root: Path, ray_address: str | None = None
+) -> Iterator[RunAll]:
+    """Yields a function that runs tasks in a session of its own, which ends with the context.
+
+    Args:
+        num_workers: processes on this machine; a Ray cluster has as many as it has processors.
+        data_root: where the session keeps what its tasks return.
+        ray_address: of a cluster, whose nodes all see ``data_root``.
+    """
+    with _translated():
+        session = smallpond.init(
+            data_root=str(data_root),
+            cpus=num_workers,
+            ray_address=ray_address,
+            progress=False,
+            # On one machine a second copy only takes time from the first.
+            speculative_exec=ray_address is not None,
+        )
+    listening: list[Callable[[], None]] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, TaskEvent) and event.state is State.FINISHED:
+            listening[-1]()
 
     def run_all(
-        function: TaskFunction, items: list[Item], done: Callable[[Item], None]
+        function: TaskFunction, items: list[Item], advance: Callable[[], None]
     ) -> list[Item]:
-        with _no_interrupts():  # nor in the processes that this starts, for good
-            futures = [pool.submit(function, item) for item in items]
-        try:
-            for future in as_completed(futures):
-                done(future.result())
-        except BrokenProcessPool as error:
-            raise GraySortError(
-                "a worker process was ended from outside, as the system does when memory runs "
-                "out (lower --memory-limit or --workers)"
-            ) from error
-        return [future.result() for future in futures]
+        if not items:
+            return []
+        listening.append(advance)
+        with _translated():
+            frame = session.from_items(items).repartition(len(items), by_rows=True)
+            return frame.map(function).take_all()
 
-    try:
+    with session:
+        session.on_event(listen)
         yield run_all
-    finally:
-        # What is queued is dropped, what runs ends within a second.
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Holds Ctrl-C back, which reaches every process of a terminal; it counts after the context.
-
-    Processes that are started inside inherit the mask. It does not suffice for this process, where
-    another thread may be the one that receives the signal.
-    """
-    received: list[int] = []
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+def _translated() -> Iterator[None]:
     try:
         yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    if received:
-        raise KeyboardInterrupt
+    except SmallpondError as error:
+        raise GraySortError(str(error)) from error

@@ -33,9 +33,11 @@ from smallpond.plan import (
     Union,
     Window,
 )
+from smallpond.rules import is_rowwise
 from smallpond.sql import fill, literal, quote
 from smallpond.storage import filesystem_of
 
+NO_COLUMNS = "__smallpond_no_columns"
 _names = itertools.count()
 
 
@@ -65,17 +67,15 @@ class Query:
         placeholders: values for ``{name}`` in users' queries.
         stream: makes a reader of a Python function's rows.
         spoil: told before the user's own statements run.
-        columns_unknown: whether an input has neither rows nor columns, because a Python function
-            that does not say its schema got no rows. What then does not bind has no rows either.
     """
 
     con: Any
     placeholders: Mapping[str, object]
     stream: Callable[[Function], pa.RecordBatchReader]
     spoil: Callable[[], None] = lambda: None
-    columns_unknown: bool = False
     steps: list[Step] = field(default_factory=list)
     _known: dict[int, str] = field(default_factory=dict)
+    _nothing: set[str] = field(default_factory=set)
 
     def text(self, plan: Plan, select: str = "*") -> str:
         """The whole query, with other columns if so wished."""
@@ -113,6 +113,14 @@ class Query:
             self._known[id(plan)] = self._add(plan)
         return self._known[id(plan)]
 
+    def is_nothing(self, plan: Plan) -> bool:
+        """Whether a node has neither rows nor columns.
+
+        A Python function without a schema shows its columns by its rows. Where it has made none,
+        what would only pick or reshape rows has none either, whatever columns it speaks of.
+        """
+        return self.relation(plan) in self._nothing
+
     def close(self) -> None:
         """Ends the query, and lets go of what was registered."""
         self.con.close()
@@ -137,19 +145,23 @@ class Query:
         self.steps.append(Step(name, text, operation, written, once))
         return name
 
-    def _register_known(self, source: Any) -> str:
-        """Rows of a Python function that had none to make, and so no columns, get one to bind."""
-        if len(source.schema) == 0:
-            self.columns_unknown = True
-            source = pa.table({"no_column_is_known": pa.array([], pa.int8())})
-        return self._register(source)
-
-    def _register(self, source: object) -> str:
+    def _register(self, source: Any) -> str:
         name = f"t{next(_names)}"
+        if not len(source.schema):
+            self._nothing.add(name)
+            source = pa.table({NO_COLUMNS: pa.array([], pa.bool_())})  # DuckDB wants one
         self.con.register(name, source)
         return name
 
+    def _those_with_columns(self, sources: Sequence[Plan]) -> list[str]:
+        names = [self.relation(source) for source in sources]
+        return [name for name in names if name not in self._nothing] or names[:1]
+
     def _add(self, plan: Plan) -> str:
+        if passes_nothing_on(plan):
+            nothing = next((one for one in plan.inputs if self.is_nothing(one)), None)
+            if nothing is not None:
+                return self.relation(nothing)
         match plan:
             case Files(format=Format.IPC):
                 return self._register(ipc_table(plan))
@@ -158,9 +170,11 @@ class Query:
             case Memory():
                 return self._register(plan.table)
             case Parts():
-                return self._register_known(table_of(plan))
+                return self._register(table_of(plan))
             case Function():
-                name = self._register_known(self.stream(plan))
+                name = self._register(self.stream(plan))
+                if name in self._nothing:
+                    return name
                 return self._step(f"FROM {name}", plan.label, once=True)
             case Project():
                 source = self.relation(plan.input)
@@ -181,10 +195,14 @@ class Query:
                 written = fill(plan.query.strip().rstrip(";"), values)
                 return self._step(written, plan.label, written)
             case Concat():
-                sources = [self.relation(source) for source in plan.sources]
+                sources = self._those_with_columns(plan.sources)
+                if len(sources) == 1:
+                    return sources[0]
                 return self._step("\nUNION ALL\n".join(f"FROM {s}" for s in sources), "concat")
             case Union():
-                sources = [self.relation(source) for source in plan.sources]
+                sources = self._those_with_columns(plan.sources)
+                if len(sources) == 1:
+                    return sources[0]
                 text = "\nUNION ALL BY NAME\n".join(f"SELECT * FROM {s}" for s in sources)
                 return self._step(text, "union")
             case Aggregate():
@@ -257,7 +275,13 @@ class Query:
         guilty = self._first_that_does_not_bind()
         if guilty is not None:
             step, error = guilty
-            return TaskError(f"{step.operation}: {_relined(str(error), self, step)}{_quoted(step)}")
+            message = _relined(str(error), self, step)
+            if self._nothing:
+                message = (
+                    "the function before it made no rows here, so that its columns are unknown "
+                    f"(pass schema= to it)\n{message}"
+                )
+            return TaskError(f"{step.operation}: {message}{_quoted(step)}")
         written = "".join(_quoted(step) for step in self.steps if step.written)
         kind = DeviceError if isinstance(error, duckdb.IOException) else TaskError
         return kind(f"{self.steps[-1].operation if self.steps else 'read'}: {error}{written}")
@@ -276,6 +300,20 @@ class Query:
         finally:
             self.steps = steps
         return None
+
+
+def passes_nothing_on(plan: Plan) -> bool:
+    """Whether a node has no rows if an input has none, whatever the columns are."""
+    match plan:
+        case Filter() | Sort() | Distinct() | Limit() | Window():
+            return True
+        case Project():
+            return is_rowwise(plan.select)
+        case Aggregate():
+            return bool(plan.keys)
+        case Sql():
+            return plan.from_rows
+    return False
 
 
 def _quoted(step: Step) -> str:

@@ -104,7 +104,7 @@ def _batches(
     for table in regrouped(batches, node.batch_rows, schema):
         seen = True
         yield _result(node, call(table))
-    if not seen:
+    if not seen and len(schema):
         # The function alone knows what it makes of columns, so it is asked with no rows.
         yield _result(node, call(schema.empty_table()))
 
@@ -151,9 +151,9 @@ _SETTLE_BYTES = 8 << 20
 
 
 def settled(
-    tables: Iterable[pa.Table], operation: str
+    tables: Iterable[pa.Table], operation: str, given: pa.Schema | None
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """One schema for all tables: what the first of them, up to 8 MB, have in common.
+    """One schema for all tables: the given one, or what the first of them, up to 8 MB, share.
 
     Types that were guessed from values differ where values do: a column may be all null at first.
 
@@ -163,13 +163,11 @@ def settled(
     source = iter(tables)
     first: list[pa.Table] = []
     size = 0
-    for table in source:
+    while given is None and size <= _SETTLE_BYTES and (table := next(source, None)) is not None:
         first.append(table)
         size += table.nbytes
-        if size > _SETTLE_BYTES:
-            break
     schemas = [table.schema for table in first if table.num_columns]
-    schema = _unified(schemas, operation) if schemas else pa.schema([])
+    schema = given or (_unified(schemas, operation) if schemas else pa.schema([]))
 
     def batches() -> Iterator[pa.RecordBatch]:
         for table in first:

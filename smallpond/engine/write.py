@@ -40,6 +40,8 @@ def write_files(plan: Write, running: Run) -> tuple[list[str], int]:
     if many and "://" not in folder:
         Path(target).mkdir(parents=True, exist_ok=True)
     query = running.query(plan.input)
+    if query.is_nothing(plan.input):
+        return [], 0
     register_with_duckdb(query.con, [folder], dict(plan.storage))
     options = _options(plan, attempt.task.dims)
     text = f"COPY (\n{query.text(plan.input)}\n) TO {literal(target)} ({options})"

@@ -37,6 +37,7 @@ class Process:
             [sys.executable, "-c", _START, str(child.fileno())],
             pass_fds=[child.fileno()],
             stdin=subprocess.DEVNULL,
+            process_group=0,  # a terminal's Ctrl-C is the driver's, while this starts as well
             env={**os.environ, "PYTHONPATH": _search_path()},
         )
         child.close()

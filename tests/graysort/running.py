@@ -21,14 +21,13 @@ def here(after_phase: Hook = lambda _: None) -> RunAll:
     """Runs tasks one after another in this process, each as a copy that has travelled."""
 
     def run_all(
-        function: TaskFunction, items: list[Item], done: Callable[[Item], None]
+        function: TaskFunction, items: list[Item], advance: Callable[[], None]
     ) -> list[Item]:
         arrived = cloudpickle.loads(cloudpickle.dumps(function))
         results = []
         for item in items:
-            result = arrived(cloudpickle.loads(cloudpickle.dumps(item)))
-            results.append(result)
-            done(result)
+            results.append(arrived(cloudpickle.loads(cloudpickle.dumps(item))))
+            advance()
         after_phase(function)
         return results
 

@@ -32,10 +32,10 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks start no processes, which take longer than such small sorts."""
 
     @contextlib.contextmanager
-    def workers(_: int) -> Iterator[object]:
+    def workers(*_: object) -> Iterator[object]:
         yield here()
 
-    monkeypatch.setattr(cli, "local_workers", workers)
+    monkeypatch.setattr(cli, "smallpond_workers", workers)
 
 
 def run(folder: Path, *arguments: str) -> int:
@@ -58,14 +58,14 @@ def test_report_of_a_run(
 
 def test_json_has_the_same_numbers(tmp_path: Path, in_this_process: None) -> None:
     file, data = tmp_path / "out.json", tmp_path / "data"
-    arguments = ["--bytes", "200k", "--skewed", "--workers", "1", "--memory-limit", "100M"]
+    arguments = ["--bytes", "200k", "--skewed", "--workers", "1", "--memory-limit", "200M"]
     assert run(data, *arguments, "--rounds", "3", "--json", str(file)) == 0
     document = json.loads(file.read_text())
     assert document["num_bytes"] == 200_000
     assert document["checksum"] == f"{SKEWED_FACTS.checksum:x}"
     assert document["num_duplicates"] == SKEWED_FACTS.num_duplicates > 0
     assert document["wrong"] == []
-    assert (document["num_workers"], document["memory_limit_bytes"]) == (1, 100_000_000)
+    assert (document["num_workers"], document["memory_limit_bytes"]) == (1, 200_000_000)
     assert document["phases"]["partition"]["bytes_written"] == 200_000
     assert document["phases"]["sort"]["num_tasks"] == document["plan"]["num_partitions"]
     runs = document["runs"]["graysort"]

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.graysort.input_file import KNOWN_CHECKSUMS, write_input
 from benchmarks.graysort.phases import Phases
 from benchmarks.graysort.records import generate, key_words, text_keys
-from benchmarks.graysort.workers import local_workers
+from benchmarks.graysort.workers import smallpond_workers
 from tests.graysort import oracle
 from tests.graysort.running import phases, rows_of
 
@@ -27,7 +27,7 @@ def test_checksum_of_a_thousand_is_the_published_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_checksum_of_ten_million_is_the_published_one(tmp_path: Path) -> None:
-    with local_workers(2) as run_all:
+    with smallpond_workers(2, tmp_path / "tasks") as run_all:
         summary = write_input(tmp_path / "input", 10_000_000, Phases(run_all), skewed=False)
     assert summary.num_records == 10_000_000
     assert summary.checksum == KNOWN_CHECKSUMS[10_000_000] == 0x4C49607AC53602

@@ -99,7 +99,7 @@ def test_plan_covers_the_input_within_memory(
 
 
 @pytest.mark.parametrize(
-    ("num_records", "least"), [(1000, 136), (10**7, 137), (10**10, 2897)], ids=str
+    ("num_records", "least"), [(1000, 370), (10**7, 372), (10**10, 3132)], ids=str
 )
 def test_too_little_memory_is_refused(num_records: int, least: int) -> None:
     with pytest.raises(GraySortError, match=f"--memory-limit: memory must be at least {least} MB"):
