@@ -32,7 +32,7 @@ from smallpond.plan import (
     Union,
     Window,
 )
-from smallpond.sql import Refers, in_two_steps, quote, refers
+from smallpond.sql import Refers, in_two_steps, named, quote, refers
 
 
 def is_rowwise(select: str) -> bool:
@@ -154,12 +154,12 @@ def _narrowed(source: Plan, wanted: frozenset[str]) -> Plan:
     """Takes the wanted columns, however their names are written; those that exist, at least."""
     if isinstance(source, Files) and source.columns is not None:
         return source
-    if isinstance(source, Project) and source.label == "columns":
+    if isinstance(source, Project) and source.select.startswith("COLUMNS("):
         return source
     pattern = "|".join(_escaped(name) for name in sorted(wanted))
     if not pattern:
         return source
-    return Project(source, f"COLUMNS('(?i)^({pattern})$')", label="columns")
+    return Project(source, f"COLUMNS('(?i)^({pattern})$')", label="repartition")
 
 
 def _escaped(name: str) -> str:
@@ -293,7 +293,7 @@ def _local(node: Aggregate | Distinct, label: str, *, splits: bool = False) -> P
         on = f"ON ({', '.join(quote(name) for name in node.on)}) " if node.on else ""
         query = f"SELECT DISTINCT {on}* FROM {{0}}"
         return Sql((node.input,), query, label=label, splits=splits, from_rows=True)
-    items = ", ".join(f"{e} AS {quote(name)}" for name, e in (*node.keys, *node.aggregates))
+    items = ", ".join(named(name, e) for name, e in (*node.keys, *node.aggregates))
     group = f"\nGROUP BY {', '.join(e for _, e in node.keys)}" if node.keys else ""
     # Of no rows, a partial aggregate of columns need not be there; a number of rows is 0.
     from_rows = bool(node.keys) or (splits and bool(refers(items).columns))

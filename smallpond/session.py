@@ -165,9 +165,8 @@ class Session:
         try:
             from_rows = makes_rows_of_rows(fill(query, names))
         except PlanError as error:
-            absent = [name for name in placeholders(query) if name.isdigit() and name not in names]
-            what = f"no input {{{absent[0]}}}, there are {len(inputs)}" if absent else str(error)
-            raise PlanError(f"partial_sql: {what}\nin partial_sql: {query}") from error
+            unknown = [name for name in placeholders(query) if name.isdigit()]
+            raise _unparsed("partial_sql", query, error, unknown, names) from error
         plans = tuple(df.plan for df in inputs)
         node = Sql(plans, query, more.udfs(), demand=more.demand(), from_rows=from_rows)
         more.done()
@@ -180,7 +179,7 @@ class Session:
         try:
             refers(fill(numbered, {str(i): f"t{i}" for i in range(len(tables))}), "query")
         except PlanError as error:
-            raise PlanError(f"sql: {error}\nin sql: {query}") from error
+            raise _unparsed("sql", query, error, placeholders(query), tables) from error
         return self._frame(Sql(gathered, numbered, label="sql"))
 
     def _frame(self, plan: Plan) -> DataFrame:
@@ -228,6 +227,15 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.job.close(failed=error is not None)
+
+
+def _unparsed(
+    operation: str, query: str, error: PlanError, asked: list[str], given: Mapping[str, object]
+) -> PlanError:
+    """What is wrong with a query: it reads an input that there is not, or it is no SQL."""
+    absent = [name for name in asked if name not in given]
+    what = f"there is no input {{{absent[0]}}}" if absent else str(error)
+    return PlanError(f"{operation}: {what}\nin {operation}: {query}")
 
 
 SessionBase = Session

@@ -40,6 +40,16 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def named(name: str, expression: str) -> str:
+    """An item of a select list; a plain column needs no name, and errors then speak of itself."""
+    return expression if expression in (name, quote(name)) else f"{expression} AS {quote(name)}"
+
+
+def placeholders(query: str) -> list[str]:
+    """The names in single braces."""
+    return [match[1] for match in _BRACES.finditer(query) if match[1] is not None]
+
+
 def fill(query: str, values: Mapping[str, object]) -> str:
     """Replaces ``{name}`` by its value where the name is known; other braces stay as they are.
 
@@ -113,7 +123,7 @@ def parse(statement: str) -> Any:
     """The parsed statement as DuckDB describes it.
 
     Raises:
-        PlanError: it does not parse; the message shows the place.
+        ParseError: it does not parse.
     """
     import duckdb  # noqa: PLC0415
 
@@ -124,8 +134,22 @@ def parse(statement: str) -> Any:
         raise PlanError(str(error)) from error
     tree = json.loads(rows[0][0])
     if tree["error"]:
-        raise PlanError(_pointed(statement, tree))
+        message = f"{tree.get('error_type', 'parser')} error: {tree['error_message']}"
+        position = str(tree.get("position"))
+        raise ParseError(message, int(position) if position.isdigit() else None)
     return tree["statements"]
+
+
+class ParseError(PlanError):
+    """A text is no SQL.
+
+    Attributes:
+        position: of the mistake in the text, where it is known.
+    """
+
+    def __init__(self, message: str, position: int | None) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 def statement_kind(statement: str) -> str:
@@ -164,16 +188,20 @@ def _parser() -> Any:
     return _shared_parser().cursor()
 
 
-def _pointed(statement: str, tree: Mapping[str, Any]) -> str:
-    """DuckDB's message, with the line it means and a mark below."""
-    message = f"{tree.get('error_type', 'parser')} error: {tree['error_message']}"
-    position = tree.get("position")
-    if position is None or not str(position).isdigit():
-        return message
-    before = statement[: int(position)]
-    line = before.count("\n")
-    column = int(position) - (before.rfind("\n") + 1)
-    return f"{message}\nLINE {line + 1}: {statement.splitlines()[line]}\n{' ' * (column + 8)}^"
+def _pointed(error: ParseError, fragment: str, offset: int) -> PlanError:
+    """The message with the line of the user's text that it means, and a mark below."""
+    if error.position is None:
+        return PlanError(str(error))
+    place = max(0, error.position - offset)
+    message = str(error)
+    if place >= len(fragment):  # our own text follows
+        place, message = len(fragment), "parser error: the text ends too soon"
+    before = fragment[:place]
+    number = before.count("\n")
+    column = place - (before.rfind("\n") + 1)
+    line = (fragment.splitlines() or [""])[min(number, fragment.count("\n"))]
+    label = f"LINE {number + 1}: "
+    return PlanError(f"{message}\n{label}{line}\n{' ' * (column + len(label))}^")
 
 
 @dataclass(frozen=True)
@@ -212,12 +240,18 @@ def refers(fragment: str, kind: str = "select") -> Refers:
         PlanError: the text does not parse.
     """
     fragment = without_names(fragment)
-    template = {"select": "SELECT {}\nFROM t", "where": "SELECT 1 FROM t WHERE ({}\n)"}
-    statement = template[kind].replace("{}", fragment) if kind != "query" else fragment
+    before, after = {
+        "select": ("SELECT ", "\nFROM t"),
+        "where": ("SELECT 1 FROM t WHERE (", "\n)"),
+        "query": ("", ""),
+    }[kind]
     columns: set[str] = set()
     functions: set[str] = set()
     flags: set[str] = set()
-    _collect(parse(statement), columns, functions, flags)
+    try:
+        _collect(parse(f"{before}{fragment}{after}"), columns, functions, flags)
+    except ParseError as error:
+        raise _pointed(error, fragment, len(before)) from error
     everything = "star" in flags
     return Refers(
         None if everything else frozenset(columns),
@@ -247,16 +281,14 @@ def _collect(node: Any, columns: set[str], functions: set[str], flags: set[str])
 
 def makes_rows_of_rows(query: str) -> bool:
     """Whether a query has no rows if one of its tables has none, whatever their columns are."""
+    uses = refers(query, "query")
     node = parse(without_names(query))[0]["node"]
     if node["type"] != "SELECT_NODE" or not _inner(node["from_table"]):
         return False
     sets = node["group_sets"]
     if sets:
         return [] not in sets
-    return (
-        node["aggregate_handling"] == "STANDARD_HANDLING"
-        and not refers(query, "query").has_aggregate
-    )
+    return node["aggregate_handling"] == "STANDARD_HANDLING" and not uses.has_aggregate
 
 
 def _inner(table: Any) -> bool:
@@ -318,8 +350,8 @@ def _single_call(expression: str) -> Any:
 
 def split_alias(expression: str) -> tuple[str, str]:
     """(name, expression) of ``expression AS name``; without a name, the text is the name."""
-    statement = f"SELECT {expression}\nFROM t"
-    selected = parse(statement)[0]["node"]["select_list"]
+    refers(expression)  # says where it does not parse
+    selected = parse(f"SELECT {expression}\nFROM t")[0]["node"]["select_list"]
     if len(selected) != 1:
         raise PlanError(f"one expression expected, got {len(selected)}: {expression!r}")
     alias = selected[0].get("alias") or ""

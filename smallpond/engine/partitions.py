@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smallpond.engine.listing import LISTING, SLICES
-from smallpond.engine.rows import UserCodeError, call_once, regrouped
-from smallpond.errors import SmallpondError, TaskError
+from smallpond.engine.rows import call_once, regrouped
+from smallpond.errors import SmallpondError, TaskError, UserCodeError
 from smallpond.functions import user_frames
 from smallpond.plan import OWN_FILES, Files, FileSlice, Format, Function, Memory, Plan, Shape
 from smallpond.storage import filesystem_of, is_remote

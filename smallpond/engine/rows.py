@@ -7,13 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from smallpond.errors import InjectedFault, TaskError
+from smallpond.errors import InjectedFault, TaskError, UserCodeError
 from smallpond.functions import user_frames
 from smallpond.plan import Function, Shape
-
-
-class UserCodeError(TaskError):
-    """The user's function raised; the message shows where."""
 
 
 def apply(
@@ -42,7 +38,7 @@ def _guarded(node: Function) -> Callable[..., Any]:
             return function(*arguments)
         except InjectedFault:
             raise  # the function has asked for it
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserCodeError(
                 f"{node.label}: {node.function.name} raised\n{user_frames(error)}"
             ) from error
@@ -64,6 +60,11 @@ def _mapped(
         for row in batch.to_pylist():
             value = call(row)
             if node.shape is Shape.ROW_TO_ROWS:
+                if isinstance(value, dict | str) or not isinstance(value, Iterable):
+                    raise TaskError(
+                        f"{node.label}: {node.function.name} must return a list of dicts for each "
+                        f"row, got {type(value).__name__}: {value!r:.80}"
+                    )
                 rows.extend(_checked(node, row_out) for row_out in value)
             else:
                 rows.append(_checked(node, value))
@@ -138,7 +139,12 @@ def _result(node: Function, value: Any) -> pa.Table:
             f"{type(value).__name__}"
         )
     if node.schema is not None:
-        return value.cast(node.schema)
+        try:
+            return value.select(node.schema.names).cast(node.schema)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
+            raise TaskError(
+                f"{node.label}: what {node.function.name} returned does not fit schema=: {error}"
+            ) from error
     return value
 
 

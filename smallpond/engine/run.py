@@ -167,7 +167,13 @@ class Run:
         """An empty query, with all registered that a program needs."""
         udfs = [u for n in walk(plan) if isinstance(n, Project | Filter | Sql) for u in n.udfs]
         self._stack.enter_context(self._instance.functions(tuple(udfs)))
-        query = Query(self._instance.cursor(), self._placeholders, self._reader, self._spoil)
+        query = Query(
+            self._instance.cursor(),
+            self._placeholders,
+            self._reader,
+            self._spoil,
+            self.attempt.task.name,
+        )
         self._stack.callback(query.close)
         for node in walk(plan):
             if isinstance(node, Files):
@@ -203,13 +209,13 @@ class Run:
             self._instance.lossless(lossless)
             reader = query.con.sql(text).to_arrow_reader(BATCH_ROWS)
         except duckdb.Error as error:
-            raise query.explain(error) from error
+            raise query.explain(error, text) from error
 
         def batches() -> Iterator[pa.RecordBatch]:
             try:
                 yield from reader
             except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
-                raise query.explain(error) from error
+                raise query.explain(error, text) from error
 
         return Stream(reader.schema, batches(), native=True)
 

@@ -55,7 +55,7 @@ def copy(query: Query, text: str) -> tuple[list[str], int]:
     try:
         [(rows, files)] = query.con.execute(text).fetchall()
     except duckdb.Error as error:
-        raise query.explain(error) from error
+        raise query.explain(error, text) from error
     return [str(file) for file in files], int(rows)
 
 

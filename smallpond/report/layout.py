@@ -21,6 +21,8 @@ def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
 def lanes(spans: Iterable[tuple[int, int, int]]) -> tuple[list[int], dict[int, int]]:
     """Gives each attempt the first lane of its worker that is free when it begins.
 
+    One that ends as it begins takes a unit of time, for it is drawn, too.
+
     Args:
         spans: (worker, begin, end) of each, in the order in which they begin.
 
@@ -39,14 +41,16 @@ def lanes(spans: Iterable[tuple[int, int, int]]) -> tuple[list[int], dict[int, i
             heapq.heappush(its_free, widths.get(worker, 0))
             widths[worker] = widths.get(worker, 0) + 1
         lane = heapq.heappop(its_free)
-        heapq.heappush(its_busy, (end, lane))
+        heapq.heappush(its_busy, (max(end, begin + 1), lane))
         result.append(lane)
     return result, widths
 
 
 def most_at_once(spans: Iterable[tuple[int, int, int]]) -> int:
-    """How many of (worker, begin, end) overlap, at most."""
-    steps = sorted(step for _, begin, end in spans for step in ((begin, 1), (end, -1)))
+    """How many of (worker, begin, end) overlap, at most; each takes a unit of time at least."""
+    steps = sorted(
+        step for _, begin, end in spans for step in ((begin, 1), (max(end, begin + 1), -1))
+    )
     most = now = 0
     for _, change in steps:
         now += change

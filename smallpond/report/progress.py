@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from smallpond.events import Event, Listener, RunFinished, RunStarted
 from smallpond.report.tally import RunTally, StageTally
@@ -70,18 +70,18 @@ class Bars:
     lines.
 
     Args:
-        make_console: makes the console on which a run is shown.
+        console: makes the console on which a run is shown.
         clock: the time now, on the clock of the events.
         make_timer: makes what calls a function once, after some seconds.
     """
 
     def __init__(
         self,
-        make_console: Callable[[], Console] | None = None,
+        console: Callable[[], Console] | None = None,
         clock: Callable[[], float] = time.time,
         make_timer: Callable[[float, Callable[[], None]], _Timer] = threading.Timer,
     ) -> None:
-        self._make_console = make_console or _stderr_console
+        self._make_console = console or make_console
         self._clock = clock
         self._make_timer = make_timer
         self._timer: _Timer | None = None
@@ -290,7 +290,12 @@ def _escaped(text: str) -> str:
     return escape(text)
 
 
-def _stderr_console() -> Console:
+def make_console(**options: Any) -> Console:
+    """A console of rich on stderr that falls silent when its terminal has gone away."""
     from rich.console import Console  # noqa: PLC0415
 
-    return Console(stderr=True)
+    class QuietConsole(Console):
+        def on_broken_pipe(self) -> None:  # else it would end the program
+            self.quiet = True
+
+    return QuietConsole(stderr=True, **options)

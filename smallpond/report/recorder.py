@@ -113,9 +113,11 @@ class Run:
         self.last_s = max(self.last_s, event.time_s)
         if event.state is State.STARTED:
             self._open[event.task_key, event.attempt] = self._begin(event)
-            return
-        row = self._open.pop((event.task_key, event.attempt), None)
-        self._end(self._begin(event) if row is None else row, event)
+        elif event.state is State.REUSED:
+            self._end(self._begin(event), event)
+        else:
+            row = self._open.pop((event.task_key, event.attempt), None)
+            self._end(self._begin(event) if row is None else row, event)
 
     def finish(self, event: RunFinished) -> None:
         """Takes the last event."""

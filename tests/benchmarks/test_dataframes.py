@@ -1,6 +1,7 @@
 """The benchmark of data frames: what counts as the same result, and who is measured."""
 
 import dataclasses
+import io
 import math
 import os
 import random
@@ -8,6 +9,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +24,7 @@ import torch
 
 from benchmarks.case import Peer
 from benchmarks.cases.smallpond import CASES
-from benchmarks.dataframes import data, tree, watch
+from benchmarks.dataframes import data, process, tree, watch
 from benchmarks.dataframes.digest import (
     Digest,
     difference,
@@ -313,12 +316,35 @@ def test_a_run_without_checks_counts_rows(inputs: Path, tmp_path: Path) -> None:
     assert (run.rows, run.digests) == ({"sort": SMALL.rows}, {})
 
 
-def test_results_under_a_limit_are_written(inputs: Path, tmp_path: Path) -> None:
-    for workload in ("group_by", "medians"):
-        job = dataclasses.replace(SMALL, workload=workload, limit_mb=100)
-        run = _run("duckdb", job, inputs, tmp_path)
-        truth = truth_of(workload, inputs, SMALL.rows)
-        assert difference(run.digests[workload], truth) < 1e-9
+@pytest.mark.parametrize(("limit_mb", "written"), [(0, False), (100, True)])
+@pytest.mark.parametrize("workload", ["group_by", "medians"])
+def test_results_under_a_limit_are_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workload: str, limit_mb: int, written: bool
+) -> None:
+    class Fake:
+        def group_by(self, measures: Path, out: Path | None) -> pa.Table | None:
+            assert measures == tmp_path / MEASURES
+            if out is None:
+                return pa.table({"k": [1, 2]})
+            pq.write_table(pa.table({"k": [1, 2, 3]}), out / "a.parquet")
+            return None
+
+        medians = group_by
+
+    said: list[dict[str, Any]] = []
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
+    process._run(
+        lambda event, **fields: said.append({"event": event, **fields}),
+        Fake(),
+        workload,
+        Job(workload, 10, limit_mb=limit_mb),
+        tmp_path,
+        tmp_path / "out",
+        check=False,
+    )
+    assert [event["event"] for event in said] == ["next", "done", "checked"]
+    assert said[-1]["rows"] == (3 if written else 2)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_failing_engine_gives_its_own_reason(tmp_path: Path) -> None:
@@ -353,25 +379,52 @@ def test_a_cap_goes_with_a_limit() -> None:
     assert watch.cap_bytes(250) == 564 * 10**6
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+def _parent_and_child() -> subprocess.Popen[str]:
+    """A process that has started another one; both wait."""
+    waits = "import time; print(1, flush=True); time.sleep(60)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {waits!r}])"
+    pipe = subprocess.PIPE
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "1\n"
+    return parent
+
+
+def _wait_until_gone(pids: list[int]) -> None:
+    for _ in range(2000):
+        if not tree.memory_bytes(pids):
+            return
+        time.sleep(0.01)
+    pytest.fail("they still run")
+
+
+LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+
+
+@LINUX
 def test_a_tree_has_the_children_of_children() -> None:
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1); input()'])"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"1\n"  # both run
-        pids = tree.tree_of(child.pid)
+    with _parent_and_child() as parent:
+        pids = tree.tree_of(parent.pid)
         assert len(pids) == 2
-        assert {child.pid} < {*pids} < {*tree.tree_of(os.getpid())}
+        assert {parent.pid} < {*pids} < {*tree.tree_of(os.getpid())}
         each = [tree.memory_bytes([pid]) for pid in pids]
         assert tree.memory_bytes(pids) <= sum(each)
         assert min(each) > 10**6
         assert tree.cpu_seconds(pids) > 0
         tree.end(pids)
-        assert child.wait() < 0
-    assert tree.memory_bytes(pids) == 0
+    _wait_until_gone(pids)
     tree.end(pids)  # again: they are gone, and that is no error
+
+
+@LINUX
+def test_descendants_end_with_their_process() -> None:
+    watched = watch._Watched.__new__(watch._Watched)
+    watched.process, watched.reader = _parent_and_child(), threading.Thread()
+    watched.reader.start()
+    pids = tree.tree_of(watched.process.pid)
+    watched.end()
+    _wait_until_gone(pids)
+    assert watched.process.returncode < 0
 
 
 # ---- the case
