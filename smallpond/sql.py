@@ -77,11 +77,6 @@ def fill_some(query: str, values: Mapping[str, object]) -> str:
     return (_BRACES if _written_for_format(query) else _PLACEHOLDER).sub(replace, query)
 
 
-def placeholders(query: str) -> list[str]:
-    """The names in single braces."""
-    return [match[1] for match in _BRACES.finditer(query) if match[1] is not None]
-
-
 def _written_for_format(query: str) -> bool:
     """Whether every brace of the text is doubled or part of a placeholder."""
     return "{{" in query and not re.search(r"[{}]", _BRACES.sub("", query))

@@ -98,7 +98,7 @@ def iceberg_files(path: str, snapshot_id: int | None, storage: _Storage) -> File
 
 
 def _options(path: str, storage: _Storage, names: tuple[str, str, str, str]) -> dict[str, str]:
-    """Options for S3 under other names: key, secret, endpoint and region; for others as they are."""
+    """Options for S3 under other names: key, secret, endpoint, region; for others as they are."""
     given = dict(storage)
     if not path.startswith(("s3://", "s3a://")):
         return {name: str(value) for name, value in storage if "://" in path}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 from dataclasses import dataclass
 from typing import Any
@@ -46,12 +46,17 @@ def _floats(width: int) -> st.SearchStrategy[float]:
     return st.sampled_from(special) | st.floats(width=width)
 
 
-_TEXTS = st.sampled_from(["", "a", "A", "b", "it's", 'say "x"', "{0}", "%", "é", "日本", "\U0001f600", "a\nb", "NULL", "1", "1.0"])  # fmt: skip
+_TEXTS = st.sampled_from(
+    [
+        *("", "a", "A", "b", "it's", 'say "x"', "{0}", "%", "é", "日本", "\U0001f600", "a\nb"),
+        *("NULL", "1", "1.0"),
+    ]
+)
 TEXTS = _TEXTS | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 _BYTES = st.sampled_from([b"", b"\x00", b"\x00a", b"a", b"\xff\xfe"]) | st.binary(max_size=20)
-_DAYS = st.sampled_from(
-    [datetime.date(1970, 1, 1), datetime.date(1, 1, 1), datetime.date(9999, 12, 31)]
-) | st.dates(datetime.date(1700, 1, 1), datetime.date(2200, 1, 1))
+_DAYS = st.sampled_from([dt.date(1970, 1, 1), dt.date(1, 1, 1), dt.date(9999, 12, 31)]) | st.dates(
+    dt.date(1700, 1, 1), dt.date(2200, 1, 1)
+)
 _MOMENTS = st.integers(-(2**33), 2**33)  # seconds around 1970: three centuries either way
 _TIMES = st.times().map(lambda t: t.replace(microsecond=t.microsecond))
 

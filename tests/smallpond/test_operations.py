@@ -415,7 +415,8 @@ def test_join_of_keys_of_different_types(sp: smallpond.Session, kinds: tuple[str
     source = pa.table({"t": texts})
     left, right = f"try_cast(t AS {a}) AS k", f"try_cast(t AS {b}) AS k, t AS w"
     expected = query(
-        f"SELECT l.k, r.w FROM (SELECT {left} FROM t) l JOIN (SELECT {right} FROM t) r ON l.k = r.k",
+        f"SELECT l.k, r.w FROM (SELECT {left} FROM t) l "
+        f"JOIN (SELECT {right} FROM t) r ON l.k = r.k",
         t=source,
     )
     df, other = sp.from_arrow(source).map(left), sp.from_arrow(source).map(right)
@@ -440,7 +441,8 @@ def test_union_matches_columns_by_name_and_fills_those_that_are_missing(
     sp: smallpond.Session,
 ) -> None:
     t = pa.table({"a": [1, 2], "b": ["x", None]})
-    u = pa.table({"b": ["y"], "c": [True], "a": [None]}, pa.schema([("b", pa.string()), ("c", pa.bool_()), ("a", pa.int32())]))  # fmt: skip
+    types = pa.schema([("b", pa.string()), ("c", pa.bool_()), ("a", pa.int32())])
+    u = pa.table({"b": ["y"], "c": [True], "a": [None]}, types)
     expected = query("FROM t UNION ALL BY NAME FROM u UNION ALL BY NAME FROM t", t=t, u=u)
     df, other = sp.from_arrow(t), sp.from_arrow(u)
     assert_same(df.union(other, df).to_arrow(), expected)

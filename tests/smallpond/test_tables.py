@@ -38,7 +38,7 @@ def test_delta_partition_columns(sp: smallpond.Session, tmp_path: Path) -> None:
     df = sp.read_delta(path)
     assert sorted(df.columns) == ["k", "v"]
     assert df.filter("k = 'k1'").agg("sum(v) as s").take_all() == [{"s": sum(range(1, 30, 3))}]
-    assert df.map(lambda row: {"n": 1}).agg("sum(n) as n").take_all() == [{"n": 30}]
+    assert df.map(lambda _: {"n": 1}).agg("sum(n) as n").take_all() == [{"n": 30}]
 
 
 def test_what_is_no_delta_table(sp: smallpond.Session, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_what_is_no_delta_table(sp: smallpond.Session, tmp_path: Path) -> None:
 
 
 def test_iceberg_snapshots(sp: smallpond.Session, tmp_path: Path) -> None:
-    from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.catalog.sql import SqlCatalog  # noqa: PLC0415 (it may be absent)
 
     warehouse = tmp_path / "warehouse"
     warehouse.mkdir()
