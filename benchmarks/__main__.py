@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: benchmark cases, the end-to-end run, trace tools, a report of one GPU."""
+"""`python -m benchmarks`: benchmark cases, the end-to-end run, GraySort, traces, a GPU's report."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ _EXAMPLES = """examples:
   python -m benchmarks run all
   python -m benchmarks run deepgemm --peer torch-fp32 --json gemm.json --plot gemm.png
   python -m benchmarks end_to_end --help
+  python -m benchmarks graysort --bytes 1G --data-root DIR --peers
   python -m benchmarks trace analyse step.json.gz
   python -m benchmarks gpu_report
 """
@@ -50,7 +51,7 @@ _GPU_EXAMPLES = """examples:
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command; returns the exit code."""
-    if argv[:1] in (["end_to_end"], ["trace"]):
+    if argv[:1] in (["end_to_end"], ["graysort"], ["trace"]):
         run: Any = importlib.import_module(f"benchmarks.{argv[0]}.__main__").main
         return int(run(list(argv[1:])))
     arguments = _parser().parse_args(argv)
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--plot", type=Path, metavar="F.png", help="draw ratios and %% of roofline")
     run.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     commands.add_parser("end_to_end", add_help=False, help="train and serve a small model")
+    commands.add_parser("graysort", add_help=False, help="sort generated records, any size")
     commands.add_parser("trace", add_help=False, help="what overlapped with what in a trace")
     gpu = add("gpu_report", "tests and all cases on one GPU", _GPU_EXAMPLES, _gpu_report)
     gpu.add_argument("--out", type=Path, metavar="F", help="default: a file in benchmarks/results")

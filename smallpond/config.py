@@ -71,7 +71,7 @@ class Config:
         return f"{self.data_root}/{self.job_time:%Y-%m-%d-%H-%M-%S}.{self.job_id}"
 
     @staticmethod
-    def from_args_and_env(  # noqa: PLR0913
+    def from_args_and_env(
         *,
         job_id: str | None = None,
         job_time: float | str | datetime | None = None,

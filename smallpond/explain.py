@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from smallpond.errors import PlanError
 from smallpond.physical import Graph
 from smallpond.plan import (
     Aggregate,
@@ -37,14 +39,12 @@ _WIDTH = 100
 
 def explained(job: Job, plan: Plan, mode: str) -> str:
     """The plan as written, after the rules, and as tasks."""
-    shown = {
+    shown: dict[str, Callable[[], str]] = {
         "logical": lambda: tree(plan),
         "optimised": lambda: tree(job.optimised(plan)),
         "physical": lambda: stages(job.graph(plan)),
     }
     if mode != "all" and mode not in shown:
-        from smallpond.errors import PlanError  # noqa: PLC0415
-
         raise PlanError(f"explain: mode must be 'all' or one of {list(shown)}, got {mode!r}")
     if mode != "all":
         return shown[mode]()

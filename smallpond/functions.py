@@ -86,10 +86,11 @@ def _load(payload: bytes, filename: str) -> Callable[..., Any]:
     import cloudpickle  # noqa: PLC0415
 
     loaded: Callable[..., Any] = cloudpickle.loads(payload)
-    code = getattr(loaded, "__code__", None)
+    function = getattr(loaded, "__func__", loaded)  # of a method
+    code = getattr(function, "__code__", None)
     if code is not None and filename and code.co_filename != filename:
         # The pickle does not say where the code was, and a traceback should.
-        loaded.__code__ = _placed(code, filename)
+        function.__code__ = _placed(code, filename)
     return loaded
 
 

@@ -69,6 +69,7 @@ _INFINITE_DATE = 2**31 - 1
 _INFINITE_TIME = 2**63 - 1
 
 
+@np.errstate(invalid="ignore")  # signaling NaNs are as good as others
 def hash_columns(columns: Sequence[pa.Array | pa.ChunkedArray]) -> Hashes:
     """The hash of each row.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import tempfile
 import threading
@@ -14,35 +15,45 @@ import pyarrow as pa
 
 from smallpond.config import Config
 from smallpond.engine.duck import Instances
-from smallpond.engine.query import table_of
+from smallpond.engine.query import Query, table_of
 from smallpond.errors import PlanError
 from smallpond.events import Listener
 from smallpond.executors import Executor
 from smallpond.executors.embedded import Embedded, usable_cpus, usable_memory_bytes
+from smallpond.functions import Udf
 from smallpond.handoff import PartWriter, read_part
 from smallpond.physical import Graph, Machine, cut
 from smallpond.plan import (
     By,
     Computed,
     Files,
+    Filter,
     Format,
     Function,
+    Gather,
     Limit,
     Memory,
     Parts,
     Plan,
+    Project,
     Repartition,
+    Shape,
+    Sql,
     TaskOutput,
     Write,
     walk,
 )
 from smallpond.report import Recorder, progress_listener
 from smallpond.results import Results
+from smallpond.rows import rows_of
 from smallpond.rules import Spread, bottom_up, distribute, optimise
 from smallpond.scheduler import Scheduler
 from smallpond.sources import counted
-from smallpond.storage import DirectoryWriter
+from smallpond.sql import quote, without_names
+from smallpond.storage import DirectoryWriter, configure, register_with_duckdb, remove_folder
 from smallpond.task import Result, Settings
+
+_TRIED_ROWS = 1000  # of a function whose schema is asked for
 
 
 class Job:
@@ -105,6 +116,7 @@ class Job:
             settings = Settings(
                 output, self._temp_root, _time_zone(), config.storage, config.fault_probability
             )
+            configure(output, dict(config.storage))
             resumed = config.named and "://" not in output and Path(output).is_dir()
             self._scheduler = Scheduler(
                 self.executor,
@@ -210,7 +222,11 @@ class Job:
         with self._lock:
             if isinstance(plan, Memory):
                 return plan.table
-            graph = self.graph(plan, to_driver=True)
+            return self.rows(plan, self.graph(plan, to_driver=True))
+
+    def rows(self, plan: Plan, graph: Graph) -> pa.Table:
+        """Runs the tasks of a plan, and returns all of its rows."""
+        with self._lock:
             results = self.scheduler.run(graph)
             if len(graph.outputs) == 1 and isinstance(graph.outputs[0].program, TaskOutput):
                 table = results[graph.outputs[0].program.task_key].table
@@ -222,9 +238,15 @@ class Job:
                 self._computed.setdefault(plan.key, Computed(plan.key, dims))
             return self.read(tuple(parts))
 
+    def rows_of_task(self, task_key: str) -> list[dict[str, Any]]:
+        """What a finished task made, as a listener may ask."""
+        result = self.scheduler.results.find(task_key)
+        parts = () if result is None else tuple(p for output in result.outputs for p in output)
+        return rows_of(self.read(parts)) if parts else []
+
     def read(self, parts: tuple[Any, ...]) -> pa.Table:
         """The rows of parts, in the types that a user is to see."""
-        filled = [part for part in parts if part.rows] or list(parts[:1])
+        filled = [part for part in parts if part.rows] or list(parts)
         if not any(part.lossless for part in filled):
             tables = [read_part(part) for part in filled]
             return (
@@ -235,7 +257,7 @@ class Job:
             return con.sql("FROM parts").to_arrow_table()
 
     @contextlib.contextmanager
-    def _translator(self) -> Iterator[Any]:
+    def _translator(self, udfs: tuple[Udf, ...] = ()) -> Iterator[Any]:
         """A DuckDB connection that turns its own Arrow types into common ones."""
         if self._instances is None:
             self._instances = Instances(self._temp_root, _time_zone())
@@ -243,7 +265,8 @@ class Job:
             instance.lossless(False)
             con = instance.cursor()
             try:
-                yield con
+                with instance.functions(udfs):
+                    yield con
             finally:
                 con.close()
 
@@ -258,10 +281,65 @@ class Job:
         self.executor.warm()
 
     def schema(self, plan: Plan) -> pa.Schema:
-        """Names and Arrow types of a plan's columns, without computing more than is needed."""
+        """Names and Arrow types of a plan's columns, of which no row is computed.
+
+        Only a Python function that does not say its schema has to be tried on some rows.
+        """
         if isinstance(plan, Memory):
             return plan.table.schema
-        return self.collect(Limit(plan, 0)).schema
+        with self._bound(plan) as relation:
+            return pa.schema([]) if relation is None else relation.limit(0).to_arrow_table().schema
+
+    def sql_types(self, plan: Plan) -> dict[str, str]:
+        """The SQL type of each column, which Arrow's may be too coarse to tell."""
+        with self._bound(plan) as relation:
+            if relation is None:
+                return {}
+            return dict(zip(relation.columns, map(str, relation.types), strict=True))
+
+    @contextlib.contextmanager
+    def _bound(self, plan: Plan) -> Iterator[Any]:
+        """A DuckDB relation with the columns of a plan; None if nothing is known of them."""
+        typed = bottom_up(self._with_computed(plan), self._typed)
+        udfs = [u for n in walk(typed) if isinstance(n, Project | Filter | Sql) for u in n.udfs]
+        with self._translator(tuple(udfs)) as con:
+            query = Query(con, {}, _no_stream)
+            for node in walk(typed):
+                if isinstance(node, Files):
+                    register_with_duckdb(con, [f.url for f in node.files], dict(node.storage))
+            try:
+                relation = None if query.is_nothing(typed) else con.sql(query.text(typed))
+            except duckdb_error() as error:
+                raise query.explain(error) from error
+            yield relation
+
+    def _typed(self, node: Plan) -> Plan:
+        """A node with the same columns that a query can bind: nothing moves, no function runs."""
+        match node:
+            case Computed():
+                return Parts(tuple(part for _, parts in node.partitions for part in parts))
+            case Gather():
+                return node.input
+            case Repartition(keep_column=str() as kept):
+                number = "0" if node.by is not By.COLUMN else node.columns[0]
+                return Project(node.sources[0], f"*, ({number})::BIGINT AS {quote(kept)}")
+            case Repartition():
+                return node.sources[0]
+            case Function(shape=Shape.ROW_TO_BOOL):
+                return node.sources[0]
+            case Function():
+                schema = node.schema
+                if schema is None:
+                    few = tuple(Limit(source, _TRIED_ROWS) for source in node.sources)
+                    schema = self.collect(node.with_inputs(few)).schema
+                return Memory(schema.to_string(), schema.empty_table())
+            case Project():
+                return dataclasses.replace(node, select=without_names(node.select))
+            case Filter():
+                return dataclasses.replace(node, condition=without_names(node.condition))
+            case Sql():
+                return dataclasses.replace(node, query=without_names(node.query))
+        return node
 
     # ---- writing
 
@@ -298,12 +376,23 @@ class Job:
         if self._instances is not None:
             self._instances.close()
         self._closed = True
-        if "://" not in self.config.job_root:
-            shutil.rmtree(f"{self.config.job_root}/temp", ignore_errors=True)
-            if self.config.remove_output_root and not failed:
-                shutil.rmtree(self.config.job_root, ignore_errors=True)
-        if self._remote_temp is not None:
-            shutil.rmtree(self._remote_temp, ignore_errors=True)
+        if self._scheduler is not None:
+            shutil.rmtree(self._temp_root, ignore_errors=True)
+        # What a failed job had finished is of use to nobody if the job has no name.
+        kept = failed and self.config.named
+        if self._scheduler is not None and self.config.remove_output_root and not kept:
+            remove_folder(self.config.job_root, dict(self.config.storage))
+
+
+def _no_stream(node: Function) -> pa.RecordBatchReader:
+    raise AssertionError(node.label)
+
+
+def duckdb_error() -> type[Exception]:
+    """DuckDB's base class of errors, imported when needed."""
+    import duckdb  # noqa: PLC0415
+
+    return duckdb.Error
 
 
 def _time_zone() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from smallpond.errors import PlanError
@@ -27,9 +27,12 @@ from smallpond.plan import (
     Filter,
     Function,
     Gather,
+    Held,
     Join,
     Limit,
+    Listed,
     Memory,
+    Partitioned,
     Parts,
     Plan,
     Project,
@@ -44,6 +47,7 @@ from smallpond.plan import (
     walk,
 )
 from smallpond.rules import is_rowwise
+from smallpond.sql import fill_some
 from smallpond.task import (
     Resources,
     Sink,
@@ -115,9 +119,16 @@ class Cutter:
                 return [Partition(node)]
             case Computed():
                 return [Partition(Parts(parts), dims) for dims, parts in node.partitions]
-            case Project() | Filter() | Write() | Sort(partial=True):
+            case Project() | Filter() | Write() | Listed() | Sort(partial=True):
+                return [_local(node, (p.program,), p.dims) for p in self.cut(node.input)]
+            case Held():
+                return self.handed(self.cut(node.input), _name(node.input), _is_cheap)
+            case Partitioned():
                 return [
-                    Partition(node.with_inputs((p.program,)), p.dims) for p in self.cut(node.input)
+                    Partition(
+                        self._one(self.cut(source)), (Dim(node.dimension, i, len(node.inputs)),)
+                    )
+                    for i, source in enumerate(node.inputs)
                 ]
             case Sql() | Function():
                 return self._matched(node)
@@ -128,6 +139,12 @@ class Cutter:
             case Aggregate() | Distinct() | Sort() | Window():
                 program = self._one(self.cut(node.input))
                 return [Partition(node.with_inputs((program,)))]
+            case Join(broadcast=True):
+                right = self._one(self.cut(node.right))
+                return [
+                    Partition(node.with_inputs((p.program, right)), p.dims)
+                    for p in self.cut(node.left)
+                ]
             case Join():
                 sides = tuple(self._one(self.cut(side)) for side in node.inputs)
                 return [Partition(node.with_inputs(sides))]
@@ -147,32 +164,44 @@ class Cutter:
             return [Partition(node)]
         inputs = [self.cut(source) for source in node.sources]
         lead = max(inputs, key=lambda ps: len(ps[0].dims))
-        matched = []
-        for partition in lead:
-            programs = []
-            for source in inputs:
-                fitting = [p for p in source if _agree(p.dims, partition.dims)]
-                if not fitting:
-                    raise PlanError(
-                        f"{node.label}: no partition of an input matches "
-                        f"{_shown(partition.dims)}; the inputs have {len(lead)} and {len(source)} "
-                        "partitions of the same dimension (repartition both alike)"
-                    )
-                programs.append(self._one(fitting))
-            matched.append(Partition(self._prepared(node, tuple(programs)), partition.dims))
         if any(len(source) > len(lead) for source in inputs):
             counts = " and ".join(str(len(source)) for source in inputs)
             raise PlanError(
                 f"{node.label}: the inputs have {counts} partitions, which do not match "
                 "(repartition both alike, or one of them to 1)"
             )
+        sides = [self._side(node, source, lead) for source in inputs]
+        matched = []
+        for partition in lead:
+            programs = []
+            for side, source in zip(sides, inputs, strict=True):
+                program = side.get(_shared(partition, source))
+                if program is None:
+                    raise PlanError(
+                        f"{node.label}: no partition of an input matches "
+                        f"{_shown(partition.dims)}; the inputs have {len(lead)} and {len(source)} "
+                        "partitions of the same dimension (repartition both alike)"
+                    )
+                programs.append(program)
+            matched.append(_local(node, tuple(programs), partition.dims))
         return matched
 
-    def _prepared(self, node: Sql | Function, programs: tuple[Plan, ...]) -> Plan:
-        """A query over Python functions reads what they have left behind."""
-        if isinstance(node, Function) and node.shape in ROWWISE:
-            return node.with_inputs(programs)
-        return node.with_inputs(tuple(self._spread(program) for program in programs))
+    def _side(
+        self, node: Sql | Function, source: list[Partition], lead: list[Partition]
+    ) -> dict[tuple[Dim, ...], Plan]:
+        """What one input contributes to each partition, by the dimensions that the two share."""
+        groups: dict[tuple[Dim, ...], list[Partition]] = {}
+        for partition in source:
+            groups.setdefault(_shared(partition, lead), []).append(partition)
+        if len(groups) < len(lead) or not (isinstance(node, Function) and node.shape in ROWWISE):
+            # A query over Python functions reads what they have left behind; and what goes to
+            # several partitions is computed once.
+            used_often = len(groups) < len(lead)
+            keep = _is_cheap if used_often else _has_no_function
+            work = [p for group in groups.values() for p in group]
+            done = iter(self.handed(work, _name(work[0].program), keep))
+            groups = {dims: [next(done) for _ in group] for dims, group in groups.items()}
+        return {dims: self._one(group) for dims, group in groups.items()}
 
     def _one(self, partitions: Sequence[Partition]) -> Plan:
         """Partitions as one program, in their order; what is costly is done side by side first."""
@@ -206,12 +235,39 @@ class Cutter:
 
     # ---- tasks
 
+    def handed(
+        self,
+        partitions: Sequence[Partition],
+        name: str,
+        keep: Callable[[Plan], bool],
+    ) -> list[Partition]:
+        """The same partitions, as what one stage of tasks leaves behind, but those to be kept.
+
+        Work that can be cut into pieces is shared out among all processors.
+        """
+        wanted = max(1, 2 * self._machine.cpus // max(1, len(partitions)))
+        work: list[Partition] = []
+        counts: list[int] = []
+        for partition in partitions:
+            if keep(partition.program):
+                counts.append(0)
+                continue
+            spread = not self._machine.shared_memory or not _has_no_function(partition.program)
+            pieces = self.pieces(partition.program, wanted) if spread else [partition.program]
+            work += [Partition(piece, partition.dims) for piece in pieces]
+            counts.append(len(pieces))
+        outputs = iter(self._stage(work, name) if work else [])
+        return [
+            Partition(_concat([next(outputs) for _ in range(count)]), partition.dims)
+            if count
+            else partition
+            for partition, count in zip(partitions, counts, strict=True)
+        ]
+
     def _spread(self, program: Plan) -> Plan:
         """A program whose Python functions are done by tasks of their own, on pieces of it."""
-        if not any(isinstance(node, Function) for node in walk(program)):
-            return program
-        pieces = self.pieces(program, 2 * self._machine.cpus)
-        return _concat(self._stage([Partition(piece) for piece in pieces], _name(program)))
+        [done] = self.handed([Partition(program)], _name(program), _has_no_function)
+        return done.program
 
     def _stage(
         self, partitions: Sequence[Partition], name: str, sink: Sink | None = None
@@ -225,7 +281,7 @@ class Cutter:
     ) -> list[Task]:
         """Adds a stage of tasks to the graph; equal ones are there once."""
         stage_idx = len(self.graph.stages)
-        made = []
+        made: list[Task] = []
         for partition, sink in zip(partitions, sinks, strict=True):
             seed = len(made)
             resources = self._resources(partition.program, len(partitions))
@@ -300,15 +356,15 @@ class Cutter:
         files = _base_files(program)
         if files is None:
             return self._by_rows(node, inputs)
-        order = list(files.files)
-        if node.shuffle_files:
-            random.Random(node.seed).shuffle(order)
+        order = _shuffled(files.files, node.seed) if node.shuffle_files else files.files
         groups = [order[_share(len(order), node.npartitions, i)] for i in range(node.npartitions)]
         return [_on_files(program, files, group) for group in groups]
 
     def _by_rows(self, node: Repartition, inputs: list[Partition]) -> list[Plan]:
         """Equal numbers of rows, in order."""
         program = _concat([p.program for p in inputs])
+        if isinstance(program, Files) and node.shuffle_files:
+            program = dataclasses.replace(program, files=_shuffled(program.files, node.seed))
         if isinstance(program, Memory):
             return _table_slices(program, node.npartitions)
         if isinstance(program, Files) and all(f.num_rows is not None for f in program.files):
@@ -316,13 +372,14 @@ class Cutter:
         pieces = self.pieces(program, 2 * self._machine.cpus)
         outputs = _concat(self._stage([Partition(p) for p in pieces], f"{_name(program)} (rows)"))
         [task] = self.tasks(
-            [Partition(outputs)], f"repartition({node.npartitions}, by_rows)",
+            [Partition(outputs)], node.label or f"repartition({node.npartitions}, by_rows)",
             [ToRowRanges(node.npartitions)],
         )  # fmt: skip
         return [TaskOutput(task.key, i) for i in range(node.npartitions)]
 
     def _by_content(self, node: Repartition, inputs: list[Partition]) -> list[Plan]:
-        name = f"repartition({node.npartitions}, {node.by.value}: {', '.join(node.columns)})"
+        keys = ", ".join(node.columns)
+        name = node.label or f"repartition({node.npartitions}, {node.by.value}: {keys})"
         sink = ToSplit(
             node.npartitions, node.by, node.columns,
             keep_column=node.keep_column, seed=node.seed,
@@ -342,6 +399,7 @@ class Cutter:
                     f"SELECT {keys} FROM {{0}} USING SAMPLE reservoir({SAMPLE_ROWS} ROWS) "
                     f"REPEATABLE ({node.seed})",
                     label="sort",
+                    from_rows=True,
                 ),
                 p.dims,
             )
@@ -365,11 +423,11 @@ class Cutter:
         wanted = max(1, 2 * self._machine.cpus // max(1, len(inputs)))
         made: list[Partition] = []
         for partition in inputs:
-            pieces = self.pieces(partition.program, wanted)
-            if hold and not all(_is_cheap(piece) for piece in pieces):
-                held = self._stage([Partition(p) for p in pieces], _name(partition.program))
-                pieces = [_concat([plan]) for plan in held]
-            made += [Partition(piece) for piece in pieces]
+            pieces = [Partition(p, partition.dims) for p in self.pieces(partition.program, wanted)]
+            if hold and not all(_is_cheap(piece.program) for piece in pieces):
+                held = self._stage(pieces, _name(partition.program))
+                pieces = [Partition(plan, partition.dims) for plan in held]
+            made += pieces
         return made
 
     def _exchange(self, producers: list[Partition], sink: ToSplit, name: str) -> list[Plan]:
@@ -391,6 +449,9 @@ class Cutter:
                 return [program.with_inputs((p,)) for p in self.pieces(program.input, wanted)]
             case Filter():
                 return [program.with_inputs((p,)) for p in self.pieces(program.input, wanted)]
+            case Join(broadcast=True):
+                lefts = self.pieces(program.left, wanted)
+                return [program.with_inputs((left, program.right)) for left in lefts]
             case Sql() if program.splits:
                 return [program.with_inputs((p,)) for p in self.pieces(program.sources[0], wanted)]
             case Function() if program.shape in ROWWISE:
@@ -415,35 +476,11 @@ def cut(plan: Plan, machine: Machine, *, to_driver: bool = False) -> Graph:
     name = _name(plan)
     if to_driver and len(partitions) == 1 and machine.shared_memory:
         program = partitions[0].program
-        if not _is_at_rest(program) and not any(
-            isinstance(node, Function) for node in walk(program)
-        ):
+        if not _is_at_rest(program) and _has_no_function(program):
             [task] = cutter.tasks(partitions, name, [ToDriver()])
             cutter.graph.outputs = [Partition(TaskOutput(task.key))]
             return cutter.graph
-    return _rooted(cutter, partitions, name, machine)
-
-
-def _rooted(cutter: Cutter, partitions: list[Partition], name: str, machine: Machine) -> Graph:
-    """Tasks for the root's partitions, each in pieces where it is the only one."""
-    work: list[Partition] = []
-    counts: list[int] = []
-    for partition in partitions:
-        if _is_at_rest(partition.program):
-            counts.append(0)
-            continue
-        wanted = 2 * machine.cpus if len(partitions) == 1 else 1
-        python = any(isinstance(node, Function) for node in walk(partition.program))
-        spread = python or not machine.shared_memory
-        pieces = cutter.pieces(partition.program, wanted) if spread else [partition.program]
-        work += [Partition(piece, partition.dims) for piece in pieces]
-        counts.append(len(pieces))
-    tasks = iter(cutter.tasks(work, name, [ToParts()] * len(work)) if work else [])
-    outputs = []
-    for partition, count in zip(partitions, counts, strict=True):
-        done = [TaskOutput(next(tasks).key) for _ in range(count)]
-        outputs.append(Partition(_concat(done) if count else partition.program, partition.dims))
-    cutter.graph.outputs = outputs
+    cutter.graph.outputs = cutter.handed(partitions, name, _is_at_rest)
     return cutter.graph
 
 
@@ -451,7 +488,7 @@ def _rooted(cutter: Cutter, partitions: list[Partition], name: str, machine: Mac
 
 
 def _concat(programs: Sequence[Plan]) -> Plan:
-    """Programs one after the other; neighbouring files and parts become one leaf."""
+    """Programs one after the other; neighbouring leaves of a kind become one."""
     flat: list[Plan] = []
     for program in programs:
         flat += program.sources if isinstance(program, Concat) else [program]
@@ -462,6 +499,8 @@ def _concat(programs: Sequence[Plan]) -> Plan:
             merged[-1] = dataclasses.replace(last, files=last.files + program.files)
         elif isinstance(program, Parts) and isinstance(last, Parts):
             merged[-1] = Parts(last.parts + program.parts)
+        elif isinstance(program, Listed) and isinstance(last, Listed) and program.like == last.like:
+            merged[-1] = dataclasses.replace(last, input=_concat([last.input, program.input]))
         else:
             merged.append(program)
     return merged[0] if len(merged) == 1 else Concat(tuple(merged))
@@ -471,9 +510,32 @@ def _alike(a: Files, b: Files) -> bool:
     return dataclasses.replace(a, files=()) == dataclasses.replace(b, files=())
 
 
-def _agree(dims: tuple[Dim, ...], others: tuple[Dim, ...]) -> bool:
-    known = {dim.dimension: dim for dim in others}
-    return all(known.get(dim.dimension, dim) == dim for dim in dims)
+def _shared(partition: Partition, others: Sequence[Partition]) -> tuple[Dim, ...]:
+    """Which partition it is, as far as the others have the same dimensions."""
+    names = {dim.dimension for dim in others[0].dims}
+    shared = [dim for dim in partition.dims if dim.dimension in names]
+    return tuple(sorted(shared, key=lambda dim: dim.dimension))
+
+
+def _local(node: Plan, inputs: tuple[Plan, ...], dims: tuple[Dim, ...]) -> Partition:
+    """A node over one partition; what its SQL says of the partition's number is settled."""
+    node = node.with_inputs(inputs)
+    values = {dim.dimension: dim.index for dim in dims}
+    match node:
+        case Project():
+            node = dataclasses.replace(node, select=fill_some(node.select, values))
+        case Filter():
+            node = dataclasses.replace(node, condition=fill_some(node.condition, values))
+        case Sql():
+            setup = tuple(fill_some(statement, values) for statement in node.setup)
+            node = dataclasses.replace(node, query=fill_some(node.query, values), setup=setup)
+    return Partition(node, dims)
+
+
+def _shuffled(files: Sequence[FileSlice], seed: int) -> tuple[FileSlice, ...]:
+    order = list(files)
+    random.Random(seed).shuffle(order)
+    return tuple(order)
 
 
 def _shown(dims: tuple[Dim, ...]) -> str:
@@ -483,7 +545,7 @@ def _shown(dims: tuple[Dim, ...]) -> str:
 def _name(plan: Plan) -> str:
     """What a node is called in progress bars and reports."""
     match plan:
-        case Project() | Sql() | Function():
+        case Project() | Sql() | Function() | Write():
             return plan.label
         case Concat() if plan.sources:
             return _name(plan.sources[0])
@@ -503,9 +565,12 @@ def _grouped(sources: Sequence[Plan], wanted: int) -> list[Plan]:
 
 
 def _is_cheap(program: Plan) -> bool:
-    return all(
-        isinstance(node, Files | Memory | Parts | TaskOutput | Concat) for node in walk(program)
-    )
+    cheap = Files | Listed | Memory | Parts | TaskOutput | Concat
+    return all(isinstance(node, cheap) for node in walk(program))
+
+
+def _has_no_function(program: Plan) -> bool:
+    return not any(isinstance(node, Function) for node in walk(program))
 
 
 def _is_at_rest(program: Plan) -> bool:
@@ -515,7 +580,7 @@ def _is_at_rest(program: Plan) -> bool:
 
 def _is_light(program: Plan) -> bool:
     """Whether a program only picks and reshapes rows, in SQL."""
-    light = Files | Memory | Parts | TaskOutput | Concat | Project | Filter
+    light = Files | Listed | Memory | Parts | TaskOutput | Concat | Project | Filter
     return all(isinstance(node, light) for node in walk(program))
 
 

@@ -19,8 +19,10 @@ import pyarrow as pa
 
 from smallpond.functions import FunctionRef, Udf
 from smallpond.handoff import Part
+from smallpond.sql import quote
 
 PARTITION_COLUMN = "__data_partition__"
+OWN_FILES = "_files"  # a job's folder for files that its tasks write, beside those they hand on
 BATCH_ROWS = 122_880  # DuckDB's row group, the original's batch
 
 
@@ -164,6 +166,20 @@ class Parts(Plan):
 
 
 @dataclass(frozen=True)
+class Listed(Unary):
+    """The rows in the files that the input's rows name.
+
+    The input has columns ``file``, ``begin`` and ``end``, which are NULL where a whole file is
+    meant; or ``file`` alone.
+
+    Attributes:
+        like: how to read them; its own files do not count.
+    """
+
+    like: Files
+
+
+@dataclass(frozen=True)
 class Dim:
     """Which partition of a dimension."""
 
@@ -217,6 +233,8 @@ class Sql(Nary):
     Attributes:
         splits: whether it may as well run on pieces of a partition, because a later node makes
             one result of them.
+        from_rows: whether it has no rows if an input has none, whatever the columns are.
+        setup: statements to run before it, which may make temporary tables of the inputs.
     """
 
     query: str
@@ -224,6 +242,8 @@ class Sql(Nary):
     label: str = "partial_sql"
     demand: Demand = Demand()
     splits: bool = False
+    from_rows: bool = False
+    setup: tuple[str, ...] = ()
 
 
 class Shape(Enum):
@@ -234,10 +254,12 @@ class Shape(Enum):
     ROW_TO_BOOL = "row -> bool"
     BATCH = "table -> table, batch by batch"
     TABLES = "tables -> table, whole partitions"
+    TABLE_BATCH = "tables -> table, batch by batch"
     STREAMS = "readers -> tables"
     FRAMES = "pandas frames -> pandas frame, whole partitions"
     FRAME_BATCH = "pandas frames -> pandas frame, batch by batch"
     SCRIPT = "data sets -> files in a folder"
+    DATASETS = "data set -> data sets, one for each partition"
 
 
 ROWWISE = {Shape.ROW, Shape.ROW_TO_ROWS, Shape.ROW_TO_BOOL, Shape.BATCH}
@@ -259,6 +281,11 @@ class Function(Nary):
     label: str = "map"
     context: Any = None
     demand: Demand = Demand()
+
+
+@dataclass(frozen=True)
+class Held(Unary):
+    """The same rows, computed once however many plans read them."""
 
 
 @dataclass(frozen=True)
@@ -349,6 +376,8 @@ class Join(Plan):
 
     Attributes:
         select: the result's columns in SQL, of the sides ``l`` and ``r``.
+        compared_as: for each key, the SQL type that both sides are cast to as they are compared;
+            "" where they have the same.
         broadcast: whether the right side goes whole to every partition of the left one; None
             leaves it to the planner.
     """
@@ -359,12 +388,21 @@ class Join(Plan):
     right_keys: tuple[str, ...]
     how: How
     select: str
+    compared_as: tuple[str, ...] = ()
     broadcast: bool | None = None
     npartitions: int | None = None
 
     @property
     def inputs(self) -> tuple[Plan, ...]:
         return (self.left, self.right)
+
+    def compared(self, keys: tuple[str, ...]) -> tuple[str, ...]:
+        """The keys of a side as SQL expressions; values that are equal have equal hashes."""
+        casts = self.compared_as or ("",) * len(keys)
+        return tuple(
+            f"CAST({quote(key)} AS {kind})" if kind else quote(key)
+            for key, kind in zip(keys, casts, strict=True)
+        )
 
     def with_inputs(self, inputs: tuple[Plan, ...]) -> Plan:
         return dataclasses.replace(self, left=inputs[0], right=inputs[1])
@@ -403,6 +441,7 @@ class Repartition(Nary):
         nested: keep the partitions there are, and split each.
         keep_column: add the partition's number as a column of that name.
         seed: of By.RANDOM, and of the files' order.
+        label: for people; by default it says what is done.
     """
 
     npartitions: int
@@ -415,6 +454,14 @@ class Repartition(Nary):
     shuffle_files: bool = False
     seed: int = 0
     demand: Demand = Demand()
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Partitioned(Nary):
+    """Each source as one partition."""
+
+    dimension: str = PARTITION_COLUMN
 
 
 @dataclass(frozen=True)
@@ -432,10 +479,13 @@ class Write(Unary):
     """Files in a folder; its rows are the written files' names, rows and bytes.
 
     Attributes:
-        folder: where the tasks put them; committed by the driver.
+        folder: where the tasks put them; committed by the driver. If empty, they stay in the
+            job's own folder.
         options: of DuckDB's COPY, as SQL text.
         partition_by: columns that become folders ``column=value``.
         file_bytes: begin another file beyond this size.
+        as_is: name the input's files, instead of writing their rows once more, where the input is
+            whole files of this format.
     """
 
     folder: str
@@ -444,6 +494,8 @@ class Write(Unary):
     partition_by: tuple[str, ...] = ()
     file_bytes: int | None = None
     storage: tuple[tuple[str, Any], ...] = ()
+    as_is: bool = False
+    label: str = "write"
 
 
 PlanT = TypeVar("PlanT", bound=Plan)

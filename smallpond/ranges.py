@@ -20,6 +20,7 @@ Array: TypeAlias = pa.Array | pa.ChunkedArray
 Words: TypeAlias = NDArray[Any]  # integers of one type
 
 
+@np.errstate(invalid="ignore")  # signaling NaNs are as good as others
 def range_ids(
     boundaries: pa.Table,
     columns: Sequence[Array],
@@ -151,21 +152,21 @@ def _byte_words(rows: pa.Array, bounds: pa.Array) -> Iterator[tuple[Words, Words
     Behind the end of a text come zeros, so that only its length tells it from one that ends in
     zeros itself; a row that goes on behind all boundaries that it equals is longer than they are.
     """
-    pieces = [
-        (words_at(data), starts, lengths) for data, starts, lengths in map(spans, (rows, bounds))
-    ]
-    longest = int(pieces[1][2].max(initial=0))
-    for place in range(0, longest, 8):
-        row_words, bound_words = (
-            gathered(
-                words,
-                np.where(lengths > place, starts + place, 0),
-                np.maximum(lengths - place, 0),
-            ).byteswap()
-            for words, starts, lengths in pieces
+    row_data, row_starts, row_lengths = spans(rows)
+    bound_data, bound_starts, bound_lengths = spans(bounds)
+    row_words, bound_words = words_at(row_data), words_at(bound_data)
+    for place in range(0, int(bound_lengths.max(initial=0)), 8):
+        yield (
+            _word_at(row_words, row_starts, row_lengths, place),
+            _word_at(bound_words, bound_starts, bound_lengths, place),
         )
-        yield row_words, bound_words
-    yield pieces[0][2], pieces[1][2]
+    yield row_lengths, bound_lengths
+
+
+def _word_at(words: Words, starts: Ints, lengths: Ints, place: int) -> Words:
+    """The eight bytes from a place on in each text, as a number that compares like them."""
+    begins = np.where(lengths > place, starts + place, 0)
+    return gathered(words, begins, np.maximum(lengths - place, 0)).byteswap()
 
 
 def _fixed_words(array: pa.Array) -> list[Words]:

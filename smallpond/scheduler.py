@@ -291,12 +291,13 @@ class _Run:
         if outcome.result is not None:
             elapsed = time.monotonic() - running.started_s
             self._durations.setdefault(task.stage_idx, []).append(elapsed)
+            self._drop_copies(task)
+            kept = self._scheduler.results.keep(task, outcome.result)
             self._tell(
                 task, State.FINISHED, running.attempt.number, outcome.worker,
                 outcome.result.metrics, attempt=running.attempt,
             )  # fmt: skip
-            self._drop_copies(task)
-            self._done(task, self._scheduler.results.keep(task, outcome.result))
+            self._done(task, kept)
         else:
             assert outcome.error is not None  # noqa: S101 (one or the other)
             self._failed(task, running, outcome)
@@ -510,6 +511,8 @@ def _final(task: Task, error: BaseException, how: str = "") -> BaseException:
     """The error that the user gets: which operation, which partition, why."""
     where = f" (partition {task.partition})" if task.partition else ""
     note = f"{how}: " if how else ""
-    if isinstance(error, TaskError | PlanError) and not how:
+    if isinstance(error, PlanError):
+        return type(error)(f"{task.name}{where}: {note}{error}")
+    if isinstance(error, TaskError) and not how:
         return error
     return TaskError(f"{task.name}{where}: {note}{type(error).__name__}: {error}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +17,7 @@ from smallpond.events import Event
 from smallpond.job import Job
 from smallpond.keywords import Keywords
 from smallpond.plan import Format, Gather, Plan, Sql
-from smallpond.sql import fill, literal, refers
+from smallpond.sql import fill, literal, makes_rows_of_rows, placeholders, refers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,21 +163,23 @@ class Session:
         more = Keywords("partial_sql", kwargs)
         names = {str(i): f"input{i}" for i in range(len(inputs))}
         try:
-            refers(fill(query, names), "query")
+            from_rows = makes_rows_of_rows(fill(query, names))
         except PlanError as error:
-            raise PlanError(f"partial_sql: {error}\nin partial_sql: {query}") from error
-        node = Sql(tuple(df.plan for df in inputs), query, more.udfs(), demand=more.demand())
+            unknown = [name for name in placeholders(query) if name.isdigit()]
+            raise _unparsed("partial_sql", query, error, unknown, names) from error
+        plans = tuple(df.plan for df in inputs)
+        node = Sql(plans, query, more.udfs(), demand=more.demand(), from_rows=from_rows)
         more.done()
         return self._frame(node)
 
     def sql(self, query: str, **tables: DataFrame) -> DataFrame:
-        """A query over whole DataFrames, ``sql("select * from {a} join {b} using (k)", a=, b=)``."""
+        """A query over whole DataFrames, ``sql("from {a} join {b} using (k)", a=a, b=b)``."""
         numbered = fill(query, {name: f"{{{i}}}" for i, name in enumerate(tables)})
         gathered = tuple(Gather(df.plan) for df in tables.values())
         try:
             refers(fill(numbered, {str(i): f"t{i}" for i in range(len(tables))}), "query")
         except PlanError as error:
-            raise PlanError(f"sql: {error}\nin sql: {query}") from error
+            raise _unparsed("sql", query, error, placeholders(query), tables) from error
         return self._frame(Sql(gathered, numbered, label="sql"))
 
     def _frame(self, plan: Plan) -> DataFrame:
@@ -194,6 +197,15 @@ class Session:
     def on_event(self, listener: Callable[[Event], None]) -> None:
         """Has a function called with every event of every run, see `smallpond.events`."""
         self.job.listeners.append(listener)
+
+    @contextlib.contextmanager
+    def listening(self, listener: Callable[[Event], None]) -> Iterator[None]:
+        """Has a function called with every event while the context lasts."""
+        self.job.listeners.append(listener)
+        try:
+            yield
+        finally:
+            self.job.listeners.remove(listener)
 
     def report(self, path: str) -> None:
         """Writes what has run so far as one HTML page: stages, a timeline of tasks, retries."""
@@ -215,6 +227,15 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.job.close(failed=error is not None)
+
+
+def _unparsed(
+    operation: str, query: str, error: PlanError, asked: list[str], given: Mapping[str, object]
+) -> PlanError:
+    """What is wrong with a query: it reads an input that there is not, or it is no SQL."""
+    absent = [name for name in asked if name not in given]
+    what = f"there is no input {{{absent[0]}}}" if absent else str(error)
+    return PlanError(f"{operation}: {what}\nin {operation}: {query}")
 
 
 SessionBase = Session

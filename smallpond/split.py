@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from smallpond.errors import PlanError
-from smallpond.handoff import PartWriter
 from smallpond.ranges import range_ids
 
 __all__ = ["range_ids", "split_batches"]
@@ -18,11 +17,19 @@ __all__ = ["range_ids", "split_batches"]
 BUFFER_BYTES = 64 << 20
 
 
+class Appender(Protocol):
+    """What rows go to, such as a `PartWriter`."""
+
+    def append(self, partition_idx: int, data: pa.RecordBatch | pa.Table) -> None:
+        """Adds rows to a partition."""
+        ...
+
+
 def split_batches(
     reader: Iterable[pa.RecordBatch],
     ids: Callable[[pa.RecordBatch], NDArray[Any]],
     n: int,
-    writer: PartWriter,
+    writer: Appender,
     *,
     drop: Sequence[str] = (),
     buffer_bytes: int = BUFFER_BYTES,
@@ -69,7 +76,7 @@ def _checked(ids: NDArray[Any], n: int) -> NDArray[Any]:
 
 
 def _flush(
-    batches: list[pa.RecordBatch], ids: list[NDArray[Any]], n: int, writer: PartWriter
+    batches: list[pa.RecordBatch], ids: list[NDArray[Any]], n: int, writer: Appender
 ) -> None:
     keys = np.concatenate(ids)
     counts = np.bincount(keys, minlength=n)

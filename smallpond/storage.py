@@ -8,7 +8,6 @@ fails. Names that begin with ``_`` or ``.`` are nobody's data.
 from __future__ import annotations
 
 import contextlib
-import functools
 import re
 import shutil
 import threading
@@ -76,6 +75,23 @@ def _filesystem(protocol: str, options: tuple[tuple[str, Any], ...]) -> Any:
         raise PlanError(f"{protocol}:// needs another package: {error}") from error
     except ValueError as error:
         raise PlanError(f"{protocol}:// is no storage that fsspec knows ({error})") from error
+
+
+def configure(url: str, storage_options: Mapping[str, Any]) -> None:
+    """Has this process reach an address with these options, whoever opens it."""
+    if is_remote(url) and storage_options:
+        import fsspec.config  # noqa: PLC0415
+
+        fsspec.config.conf.setdefault(url.partition("://")[0], {}).update(storage_options)
+
+
+def remove_folder(url: str, storage_options: Mapping[str, Any]) -> None:
+    """Removes a folder and all below it, if it is there."""
+    filesystem, path = filesystem_of(url, storage_options)
+    with contextlib.suppress(OSError):
+        filesystem.invalidate_cache()
+        if filesystem.exists(path):
+            filesystem.rm(path, recursive=True)
 
 
 def register_with_duckdb(con: Any, urls: Iterable[str], storage_options: Mapping[str, Any]) -> None:
@@ -234,15 +250,20 @@ class DirectoryWriter:
     def __enter__(self) -> Self:
         return self
 
-    def commit(self, files: Sequence[str]) -> list[str]:
+    def commit(self, files: Sequence[str], names: Sequence[str] | None = None) -> list[str]:
         """Makes files visible; returns their final addresses.
+
+        Args:
+            files: below `staging`.
+            names: paths in the folder; by default "part-00000" and so on.
 
         Raises:
             OutputExistsError: another writer was faster, and the mode is "error".
             OSError: the storage refuses; nothing is left behind.
         """
         stem = f"part-{self._id[:8]}-" if self._mode == "append" else "part-"
-        names = [_final_name(file, self.staging, stem, i) for i, file in enumerate(files)]
+        if names is None:
+            names = [_final_name(file, self.staging, stem, i) for i, file in enumerate(files)]
         return self._store.publish(list(zip(files, names, strict=True)), self._mode, self._id)
 
     def __exit__(
@@ -343,6 +364,7 @@ class _Objects:
     """A prefix in an object store, or a folder of any other remote file system."""
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        self._options = options
         self._filesystem, self._path = filesystem_of(url.rstrip("/"), options)
         self._protocol = url.partition("://")[0]
 
@@ -383,11 +405,7 @@ class _Objects:
         return [f"{self._protocol}://{final.lstrip('/')}" for final in finals]
 
     def clear(self, name: str) -> None:
-        staged = self._filesystem._strip_protocol(self.staging(name))  # noqa: SLF001
-        with contextlib.suppress(OSError):
-            self._filesystem.invalidate_cache()
-            if self._filesystem.exists(staged):
-                self._filesystem.rm(staged, recursive=True)
+        remove_folder(self.staging(name), self._options)
 
     def _remove(self, names: Sequence[str]) -> None:
         for name in names:

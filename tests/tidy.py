@@ -38,8 +38,12 @@ HEAVY = {
     *("pandas", "polars", "deltalake", "pyiceberg", "graphviz"),
 }
 
+# These unpickle what comes through a pipe from a process that they started, or that started them.
+PRIVATE_PIPES = {"benchmarks/ranks.py", "smallpond/executors/process.py"}
+
 EMPTY_NAMES = {"utils", "common", "misc", "helpers"}
-ORIGINAL_NAMES = {"dualpipe/utils.py"}  # the import path that users of the original have
+# Import paths that users of the originals have.
+ORIGINAL_NAMES = {"dualpipe/utils.py", "smallpond/common.py"}
 
 DEVICE_SUFFIXES = {".cu", ".cuh", ".h", ".hpp", ".cpp"}
 TEXT_SUFFIXES = DEVICE_SUFFIXES | {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".json", ""}
@@ -214,7 +218,7 @@ def _better_than(call: ast.Call, path: str) -> str | None:
             return "raise, and let __main__.py turn it into an exit status"
     elif called in {"eval", "exec"}:
         return "use ast.literal_eval, or a dictionary of functions"
-    elif _unpickles(call, called) and path != "benchmarks/ranks.py" and folder != "tests":
+    elif _unpickles(call, called) and path not in PRIVATE_PIPES and folder != "tests":
         return "use JSON, Parquet or torch.load(weights_only=True)"
     return None
 

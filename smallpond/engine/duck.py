@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
-from smallpond.functions import Udf
+from smallpond.errors import UserCodeError
+from smallpond.functions import Udf, user_frames
 
 _WATCH_S = 0.1
 
@@ -31,6 +34,7 @@ class Instance:
         )
         self._con.execute(f"SET TimeZone = '{time_zone}'")
         self._con.execute("SET enable_progress_bar = false")
+        self.spoiled = False  # by statements that may have changed more than a query can see
         self._limits: tuple[int, int] | None = None
         self._loaded: set[str] = set()
 
@@ -89,45 +93,78 @@ class Instance:
         try:
             for udf in dict.fromkeys(udfs):
                 if udf.function is not None:
-                    _create(self._con, udf)
+                    register(self._con, udf)
                     added.append(udf.name)
                 elif udf.path not in self._loaded:
-                    self._load(udf)
+                    register(self._con, udf)
+                    self._loaded.add(udf.path)
             yield
         finally:
             for name in added:
                 self._con.remove_function(name)
-
-    def _load(self, udf: Udf) -> None:
-        if udf.path.endswith(".duckdb_extension"):
-            self._con.load_extension(udf.path)
-        else:
-            from importlib.util import module_from_spec, spec_from_file_location  # noqa: PLC0415
-
-            spec = spec_from_file_location(udf.name, udf.path)
-            if spec is None or spec.loader is None:
-                raise ImportError(f"{udf.path} is not a Python module")
-            module = module_from_spec(spec)
-            spec.loader.exec_module(module)
-            module.register(self._con)
-        self._loaded.add(udf.path)
 
     def close(self) -> None:
         """Frees memory and temporary files."""
         self._con.close()
 
 
-def _create(con: Any, udf: Udf) -> None:
+def register(con: Any, udf: Udf) -> None:
+    """Makes a function, an extension or a module known to a connection."""
     from duckdb.func import PythonUDFType  # noqa: PLC0415
 
-    assert udf.function is not None  # noqa: S101 (the caller has looked)
+    if udf.function is None:
+        _load(con, udf)
+        return
     con.create_function(
         udf.name,
-        udf.function.load(),
+        _telling(udf),
         list(udf.parameters) if udf.parameters is not None else None,
         udf.returns,
         type=PythonUDFType.ARROW if udf.arrow else PythonUDFType.NATIVE,
     )
+
+
+def _telling(udf: Udf) -> Callable[..., Any]:
+    """The function; what it raises says where, of which DuckDB passes on the text alone."""
+    assert udf.function is not None  # noqa: S101 (the caller has looked)
+    function = udf.function.load()
+    if udf.parameters is not None:
+        function = _bare(function)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise UserCodeError(f"{udf.name} raised\n{user_frames(error)}") from error
+
+    return call
+
+
+def _bare(function: Any) -> Any:
+    """The function without annotations: the types are known, and names in them may not be."""
+    if not isinstance(function, FunctionType) or not function.__annotations__:
+        return function
+    bare = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__,
+        function.__closure__,
+    )  # fmt: skip
+    bare.__kwdefaults__ = function.__kwdefaults__
+    return bare
+
+
+def _load(con: Any, udf: Udf) -> None:
+    if udf.path.endswith(".duckdb_extension"):
+        con.load_extension(udf.path)
+        return
+    from importlib.util import module_from_spec, spec_from_file_location  # noqa: PLC0415
+
+    spec = spec_from_file_location(udf.name, udf.path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{udf.path} is not a Python module")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.register(con)
 
 
 class Instances:
@@ -165,7 +202,10 @@ class Instances:
             raise
         with self._lock:
             self._busy.discard(instance)
-            self._idle.append(instance)
+            if not instance.spoiled:
+                self._idle.append(instance)
+        if instance.spoiled:
+            instance.close()
 
     def close(self) -> None:
         """Closes the idle ones."""

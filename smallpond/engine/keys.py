@@ -18,25 +18,19 @@ if TYPE_CHECKING:
     from smallpond.engine.query import Query
     from smallpond.engine.run import Run
 
-# Types whose Arrow values sort as DuckDB sorts them, and those that a cast makes so. A cast may
-# make neighbours equal, which only puts them into the same partition.
-_SORTED = (
-    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
-    *("FLOAT", "DOUBLE", "VARCHAR", "BLOB", "DATE"),
-)
-_TO_DOUBLE = ("HUGEINT", "UHUGEINT", "BOOLEAN", "DECIMAL")
+# Types that `range_ids` knows how to order; an ENUM is ordered by its place in its list.
+_SORTED = {
+    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER"),
+    *("UBIGINT", "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN", "VARCHAR", "BLOB", "UUID"),
+    *("DATE", "TIME", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"),
+    "TIMESTAMP WITH TIME ZONE",
+}
 
 
 def order_sql(expression: str, kind: str) -> str | None:
-    """An expression of a plain type in the same order, or None if there is no such."""
-    if kind in _SORTED:
+    """An expression that can be cut by and is in the same order, or None if there is no such."""
+    if kind.partition("(")[0] in _SORTED:
         return expression
-    if kind.startswith(_TO_DOUBLE):
-        return f"CAST({expression} AS DOUBLE)"
-    if kind.startswith("TIMESTAMP"):
-        return f"epoch_us({expression})"
-    if kind in ("TIME", "UUID"):
-        return f"CAST({expression} AS VARCHAR)"
     if kind.startswith("ENUM("):
         return f"enum_code({expression})"
     return None
@@ -88,31 +82,37 @@ class Keys:
         """Rows that cut the sorted sample into equal pieces."""
         assert self._sink.boundaries is not None  # noqa: S101 (the planner gives them)
         query = self._running.query(self._sink.boundaries)
+        if query.is_nothing(self._sink.boundaries):
+            return pa.table({})
         keys = [order_sql(f"k{i}", kind) or "NULL" for i, kind in enumerate(types)] or ["NULL"]
         named = ", ".join(f"{key} AS c{i}" for i, key in enumerate(keys))
-        sample = query.con.sql(query.text(self._sink.boundaries, named)).to_arrow_table()
+        sample = self._running.lossless_table(query, query.text(self._sink.boundaries, named))
         n = self._sink.npartitions
         places = [sample.num_rows * i // n for i in range(1, n)] if sample.num_rows else []
-        return sample.take(places)
+        return sample.take(pa.array(places, pa.int64()))
 
     def __call__(self, batch: pa.RecordBatch) -> NDArray[Any]:
         columns = [batch.column(name) for name in self.hidden]
         sink = self._sink
+        ids: NDArray[Any]
         match sink.by:
             case By.HASH:
-                return partition_ids(hash_columns(columns), sink.npartitions)
+                ids = partition_ids(hash_columns(columns), sink.npartitions)
             case By.RANDOM:
-                return self._random.integers(sink.npartitions, size=batch.num_rows)
+                ids = self._random.integers(sink.npartitions, size=batch.num_rows)
             case By.RANGE:
-                if not columns or self._boundaries is None or not self._boundaries.num_rows:
-                    return np.zeros(batch.num_rows, np.uint32)
-                order = sink.order[: len(columns)]
-                return range_ids(
-                    self._boundaries,
-                    columns,
-                    [key.descending for key in order],
-                    [key.nulls_first for key in order],
-                )
+                ids = self._ranges(columns, batch.num_rows)
             case _:
-                ids: NDArray[Any] = columns[0].to_numpy(zero_copy_only=False)
-                return ids
+                ids = columns[0].to_numpy(zero_copy_only=False)
+        return ids
+
+    def _ranges(self, columns: list[pa.Array], num_rows: int) -> NDArray[np.uint32]:
+        if not columns or self._boundaries is None or not self._boundaries.num_rows:
+            return np.zeros(num_rows, np.uint32)
+        order = self._sink.order[: len(columns)]
+        return range_ids(
+            self._boundaries,
+            columns,
+            [key.descending for key in order],
+            [key.nulls_first for key in order],
+        )

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,9 +15,10 @@ import pyarrow as pa
 from smallpond.engine import rows
 from smallpond.engine.duck import Instance
 from smallpond.engine.keys import Keys
+from smallpond.engine.listing import LISTING, located
 from smallpond.engine.passes import in_passes, one_by_one
 from smallpond.engine.query import Query, table_of
-from smallpond.engine.write import LISTING, write_files
+from smallpond.engine.write import write_files
 from smallpond.errors import InjectedFault
 from smallpond.events import Metrics
 from smallpond.handoff import Part, PartWriter, iter_part
@@ -37,7 +38,7 @@ from smallpond.plan import (
     walk,
 )
 from smallpond.split import split_batches
-from smallpond.storage import register_with_duckdb
+from smallpond.storage import configure, register_with_duckdb
 from smallpond.task import Attempt, Result, ToDriver, ToParts, ToSplit
 
 BATCH_ROWS = 122_880
@@ -55,6 +56,9 @@ class Stream:
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
     native: bool
+
+
+_NOTHING = Stream(pa.schema([]), iter(()), native=False)
 
 
 class Run:
@@ -138,25 +142,38 @@ class Run:
         if node.shape is Shape.ROW_TO_BOOL:
             kept = (batch for table in made for batch in table.to_batches())
             return Stream(source.schema, kept, native=False)
-        schema, batches = rows.settled(made, node.label)
+        schema, batches = rows.settled(made, node.label, node.schema)
         return Stream(schema, batches, native=False)
 
     def _whole(self, node: Function) -> Stream:
         from smallpond.engine.partitions import whole_partitions  # noqa: PLC0415
 
         made = whole_partitions(node, self)
-        schema, batches = rows.settled(made, node.label)
+        schema, batches = rows.settled(made, node.label, node.schema)
         return Stream(schema, batches, native=False)
 
     def _reader(self, node: Function) -> pa.RecordBatchReader:
         stream = self.stream(node, lossless=False)
         return pa.RecordBatchReader.from_batches(stream.schema, stream.batches)
 
+    def on_exit(self, action: Callable[[], None]) -> None:
+        """Has something done when the attempt ends, however it ends."""
+        self._stack.callback(action)
+
+    def _spoil(self) -> None:
+        self._instance.spoiled = True
+
     def query(self, plan: Plan) -> Query:
         """An empty query, with all registered that a program needs."""
         udfs = [u for n in walk(plan) if isinstance(n, Project | Filter | Sql) for u in n.udfs]
         self._stack.enter_context(self._instance.functions(tuple(udfs)))
-        query = Query(self._instance.cursor(), self._placeholders, self._reader)
+        query = Query(
+            self._instance.cursor(),
+            self._placeholders,
+            self._reader,
+            self._spoil,
+            self.attempt.task.name,
+        )
         self._stack.callback(query.close)
         for node in walk(plan):
             if isinstance(node, Files):
@@ -167,10 +184,19 @@ class Run:
     def with_keys(self, plan: Plan, keys: Keys) -> Stream:
         """The rows of a program, with key columns behind their own."""
         query = self.query(plan)
+        if query.is_nothing(plan):
+            return _NOTHING
         return self._open(query, query.text(plan, keys.select(query, plan)), lossless=True)
+
+    def lossless_table(self, query: Query, text: str) -> pa.Table:
+        """All rows of a query, in DuckDB's own types."""
+        stream = self._open(query, text, lossless=True)
+        return pa.Table.from_batches(stream.batches, stream.schema)
 
     def _query(self, plan: Plan, *, lossless: bool) -> Stream:
         query = self.query(plan)
+        if query.is_nothing(plan):
+            return _NOTHING
         return self._open(query, query.text(plan), lossless=lossless)
 
     def _open(self, query: Query, text: str, *, lossless: bool) -> Stream:
@@ -183,13 +209,13 @@ class Run:
             self._instance.lossless(lossless)
             reader = query.con.sql(text).to_arrow_reader(BATCH_ROWS)
         except duckdb.Error as error:
-            raise query.explain(error) from error
+            raise query.explain(error, text) from error
 
         def batches() -> Iterator[pa.RecordBatch]:
             try:
                 yield from reader
             except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
-                raise query.explain(error) from error
+                raise query.explain(error, text) from error
 
         return Stream(reader.schema, batches(), native=True)
 
@@ -202,6 +228,7 @@ def run(attempt: Attempt, instance: Instance) -> Result:
         OutOfMemory: it needs more than it was given.
     """
     settings = attempt.settings
+    configure(settings.output_root, dict(settings.storage))
     if settings.fault_probability:
         chance = random.Random(attempt.id).random()
         if chance < settings.fault_probability:
@@ -217,12 +244,12 @@ def run(attempt: Attempt, instance: Instance) -> Result:
 
 def _into_sink(running: Run) -> Result:
     attempt = running.attempt
-    program, sink = attempt.task.program, attempt.task.sink
+    program, sink = located(attempt.task.program, running), attempt.task.sink
     if isinstance(program, Write):
         if attempt.passes > 1:
-            program = program.with_inputs((running.put_aside(program.input),))
+            program = dataclasses.replace(program, input=running.put_aside(program.input))
         files, count = write_files(program, running)
-        listing = Memory(attempt.id, pa.table([files], schema=LISTING))
+        listing = Memory(attempt.id, pa.table({"file": files}, schema=LISTING))
         listed = _result([running.write(_url(attempt), [listing])])
         return dataclasses.replace(listed, metrics=Metrics(rows_out=count))
     if attempt.passes > 1:
@@ -254,6 +281,18 @@ def _result(outputs: list[tuple[Part, ...]]) -> Result:
     return Result(outputs=tuple(outputs), metrics=metrics)
 
 
+class _Numbered:
+    """Adds the partition's number to its rows, on their way to a writer."""
+
+    def __init__(self, writer: PartWriter, column: str) -> None:
+        self._writer = writer
+        self._column = column
+
+    def append(self, partition_idx: int, data: pa.RecordBatch | pa.Table) -> None:
+        number = pa.repeat(pa.scalar(partition_idx, pa.int64()), data.num_rows)
+        self._writer.append(partition_idx, data.append_column(self._column, number))
+
+
 def _to_split(running: Run, sink: ToSplit, programs: list[Plan]) -> Result:
     keys = Keys(running, sink)
     writer: PartWriter | None = None
@@ -265,11 +304,15 @@ def _to_split(running: Run, sink: ToSplit, programs: list[Plan]) -> Result:
                 else running.stream(program, lossless=True)
             )
             if writer is None:
-                kept = [field for field in stream.schema if field.name not in keys.hidden]
+                number = None if sink.by is By.COLUMN else sink.keep_column
+                dropped = [n for n in stream.schema.names if n in keys.hidden or n == number]
+                kept = [field for field in stream.schema if field.name not in dropped]
+                kept += [pa.field(number, pa.int64())] if number else []
                 writer = PartWriter(
                     _url(running.attempt), pa.schema(kept), sink.npartitions, lossless=stream.native
                 )
-            split_batches(stream.batches, keys, sink.npartitions, writer, drop=keys.hidden)
+                goal = _Numbered(writer, number) if number else writer
+            split_batches(stream.batches, keys, sink.npartitions, goal, drop=dropped)
     except BaseException:
         if writer is not None:
             writer.abort()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from smallpond.plan import Format, Write
+from smallpond.plan import OWN_FILES, Dim, Files, Format, Write
 from smallpond.sql import literal, quote
 from smallpond.storage import filesystem_of, register_with_duckdb
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from smallpond.engine.query import Query
     from smallpond.engine.run import Run
 
-LISTING = pa.schema([("file", pa.string())])
 _SUFFIX = {
     Format.PARQUET: "parquet",
     Format.CSV: "csv",
@@ -27,18 +26,25 @@ _SUFFIX = {
 def write_files(plan: Write, running: Run) -> tuple[list[str], int]:
     """Writes the rows of the plan's input; returns the files and the number of rows."""
     attempt = running.attempt
-    base = f"{plan.folder}/{attempt.id}"
-    if "://" not in plan.folder:
-        Path(plan.folder).mkdir(parents=True, exist_ok=True)
+    there = _whole_files(plan) if plan.as_is else []
+    if there:
+        return there, 0
+    folder = plan.folder or f"{attempt.settings.output_root}/{OWN_FILES}"
+    base = f"{folder}/{attempt.id}"
+    if "://" not in folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
     if plan.format is Format.IPC:
         return _write_ipc(plan, running, f"{base}.arrow")
     many = plan.partition_by or plan.file_bytes is not None
     target = base if many else f"{base}.{_SUFFIX[plan.format]}"
-    if many and "://" not in plan.folder:
+    if many and "://" not in folder:
         Path(target).mkdir(parents=True, exist_ok=True)
     query = running.query(plan.input)
-    register_with_duckdb(query.con, [plan.folder], dict(plan.storage))
-    text = f"COPY (\n{query.text(plan.input)}\n) TO {literal(target)} ({_options(plan)})"
+    if query.is_nothing(plan.input):
+        return [], 0
+    register_with_duckdb(query.con, [folder], dict(plan.storage))
+    options = _options(plan, attempt.task.dims)
+    text = f"COPY (\n{query.text(plan.input)}\n) TO {literal(target)} ({options})"
     return copy(query, text)
 
 
@@ -49,12 +55,30 @@ def copy(query: Query, text: str) -> tuple[list[str], int]:
     try:
         [(rows, files)] = query.con.execute(text).fetchall()
     except duckdb.Error as error:
-        raise query.explain(error) from error
+        raise query.explain(error, text) from error
     return [str(file) for file in files], int(rows)
 
 
-def _options(plan: Write) -> str:
+def _whole_files(plan: Write) -> list[str]:
+    """The input's files, if they are of the wanted format and nothing of them is left out."""
+    source = plan.input
+    if not isinstance(source, Files) or source.format is not plan.format:
+        return []
+    if source.columns is not None or source.generated or source.options:
+        return []
+    # A file of which nothing is taken only says what the columns are.
+    wanted = [file for file in source.files if file.end != 0]
+    if any(file.begin or file.end is not None for file in wanted):
+        return []
+    return [file.url for file in wanted]
+
+
+def _options(plan: Write, dims: tuple[Dim, ...]) -> str:
     options: dict[str, Any] = {"FORMAT": plan.format.value, **dict(plan.options)}
+    if plan.format is Format.PARQUET and dims:
+        # Which partition the file is, for those who load it as one.
+        pairs = (f"{literal('SMALLPOND:' + dim.dimension)}: '{dim.index}'" for dim in dims)
+        options["KV_METADATA"] = f"{{{', '.join(pairs)}}}"
     if plan.partition_by:
         options["PARTITION_BY"] = f"({', '.join(quote(name) for name in plan.partition_by)})"
         options["OVERWRITE_OR_IGNORE"] = "true"

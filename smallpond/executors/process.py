@@ -37,6 +37,7 @@ class Process:
             [sys.executable, "-c", _START, str(child.fileno())],
             pass_fds=[child.fileno()],
             stdin=subprocess.DEVNULL,
+            process_group=0,  # a terminal's Ctrl-C is the driver's, while this starts as well
             env={**os.environ, "PYTHONPATH": _search_path()},
         )
         child.close()
@@ -145,7 +146,8 @@ def _listen(sock: socket.socket, mailbox: Any) -> None:
         while True:
             mailbox.put(receive(sock))
     except (EOFError, OSError):
-        os._exit(0)
+        # From a thread, and whatever the main thread is doing.
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class _Runner:

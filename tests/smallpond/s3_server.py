@@ -48,7 +48,13 @@ def s3_server(folder: Path) -> Iterator[dict[str, Any]]:
         *(f"-volume.port={ports['volume']}", f"-volume.port.grpc={ports['volume_grpc']}"),
         *(f"-filer.port={ports['filer']}", f"-filer.port.grpc={ports['filer_grpc']}", "-s3"),
         *(f"-s3.port={ports['s3']}", f"-s3.port.grpc={ports['s3_grpc']}", f"-s3.config={config}"),
-        *("-master.telemetry=false", "-volume.max=20", "-master.volumeSizeLimitMB=64"),
+        *(
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-master.telemetry=false",
+            "-volume.max=20",
+            "-master.volumeSizeLimitMB=64",
+        ),
     ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)

@@ -81,8 +81,15 @@ KINDS: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
     "decimal32": (pa.decimal32(6, 3), st.decimals(-999, 999, places=3)),
     "decimal128": (pa.decimal128(38, 3), DECIMALS),
     "narrow decimal": (pa.decimal128(9, 3), st.decimals(-99999, 99999, places=3)),
+    "fine decimal": (
+        pa.decimal128(38, 30),
+        st.integers(-(10**15), 10**15).map(lambda i: Decimal(i).scaleb(-30)),
+    ),
     "decimal256": (pa.decimal256(60, 3), DECIMALS),
-    "whole tens": (pa.decimal128(5, -1), st.integers(-9999, 9999).map(lambda i: Decimal(10 * i))),
+    "millions": (
+        pa.decimal128(15, -6),
+        st.integers(-(10**15) + 1, 10**15 - 1).map(lambda i: Decimal(i).scaleb(6)),
+    ),
     "string": (pa.string(), st.text()),
     "large_string": (pa.large_string(), st.text()),
     "string_view": (pa.string_view(), st.text()),
@@ -122,6 +129,18 @@ def test_every_type_against_the_oracle(name: str, data: st.DataObject) -> None:
     assert hashed(array) == expected
     assert hashed(array.slice(begin, end - begin)) == expected[begin:end]
     assert hashed(pa.chunked_array([array, array.slice(begin)])) == expected + expected[begin:]
+
+
+def test_long_decimals_are_rounded_once() -> None:
+    # A quarter of them would be another double if its digits were rounded before the division.
+    values = [Decimal(10**17 + 7919**4 * i).scaleb(-3) for i in range(200)]
+    assert hashed(pa.array(values, pa.decimal128(18, 3))) == [hash_value(v) for v in values]
+
+
+def test_every_nan_is_the_same() -> None:
+    bits = [0x7FF8000000000000, 0xFFF8000000000000, 0x7FF0000000000001, 0x7FFFFFFFFFFFFFFF]
+    nans = np.array(bits, np.uint64).view(np.float64)
+    assert set(hashed(pa.array(nans))) == {hash_value(float("nan"))}
 
 
 @given(rows=st.lists(st.tuples(INT64 | st.none(), st.text() | st.none(), st.dates())))
@@ -220,7 +239,7 @@ def con() -> duckdb.DuckDBPyConnection:
 
 def sql_hash(con: duckdb.DuckDBPyConnection, value: str, kind: str) -> int:
     key = canonical_sql("v", kind)
-    table = con.sql(f"SELECT {key} AS k FROM (SELECT CAST({value} AS {kind}) AS v)")  # noqa: S608
+    table = con.sql(f"SELECT {key} AS k FROM (SELECT CAST({value} AS {kind}) AS v)")
     return hashed(table.to_arrow_table().column(0))[0]
 
 

@@ -106,3 +106,20 @@ def test_a_wrong_key_is_told(s3: dict[str, Any], tmp_path: Path) -> None:
         pytest.raises(PlanError, match="cannot be read"),
     ):
         sp.read_parquet("s3://data/x/*.parquet")
+
+
+def test_hand_off_files_may_lie_there(s3: dict[str, Any], prefix: str) -> None:
+    with smallpond.init(
+        data_root=f"{prefix}/root", cpus=2, progress=False, storage_options=s3
+    ) as sp:
+        df = sp.from_arrow(_rows(1000)).repartition(3, hash_by="k").map(lambda row: row)
+        assert df.group_by("k", npartitions=2).agg("count(*) as n").sort("k").take_all() == [
+            {"k": 0, "n": 334},
+            {"k": 1, "n": 333},
+            {"k": 2, "n": 333},
+        ]
+        df.compute()
+        assert sum(batch.num_rows for batch in df.iter_batches(100)) == 1000
+    fs = fsspec.filesystem("s3", **s3)
+    fs.invalidate_cache()
+    assert not [name for name in fs.find(f"{prefix}/root") if name.endswith((".arrow", ".json"))]

@@ -119,8 +119,10 @@ KEYS: dict[str, st.SearchStrategy[str]] = {
     "UHUGEINT": st.sampled_from(["0", "18446744073709551616", "7", f"{2**128 - 1}"]),
     "DECIMAL(4,1)": st.sampled_from(["-1.5", "0", "99.9"]),
     "DECIMAL(38,3)": st.sampled_from(["-1.5", "0", "'12345678901234567890.125'", "'-1e30'"]),
-    "FLOAT": st.sampled_from(["'-inf'", "-1.5", "-0.0", "0.0", "'inf'", "'nan'"]),
-    "DOUBLE": st.sampled_from(["'-inf'", "-1e300", "-0.0", "0.0", "5e-324", "'inf'", "'nan'"]),
+    "FLOAT": st.sampled_from(["'-inf'", "-1.5", "'-0.0'", "0.0", "'inf'", "'nan'"]),
+    "DOUBLE": st.sampled_from(
+        ["'-inf'", "-1e300", "'-0.0'", "0.0", "5e-324", "'inf'", "'nan'", "-('nan'::DOUBLE)"]
+    ),
     "BOOLEAN": st.sampled_from(["true", "false"]),
     "VARCHAR": st.sampled_from(
         [
@@ -151,7 +153,7 @@ def ranked(con: duckdb.DuckDBPyConnection, rows: list[list[str]], order: str) ->
     """The rows as DuckDB sorts them, with their rank."""
     values = ", ".join(f"({', '.join(row)})" for row in rows)
     names = ", ".join(f"k{i}" for i in range(len(rows[0])))
-    query = f"SELECT *, rank() OVER (ORDER BY {order}) AS rank FROM (VALUES {values}) t({names})"  # noqa: S608
+    query = f"SELECT *, rank() OVER (ORDER BY {order}) AS rank FROM (VALUES {values}) t({names})"
     return con.sql(f"{query} ORDER BY rank").to_arrow_table()
 
 

@@ -1,0 +1,1 @@
+"""Small nodes for common tasks."""

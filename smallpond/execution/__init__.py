@@ -1,0 +1,1 @@
+"""Running plans of nodes: thin shims over the planner, scheduler and executors of sessions."""

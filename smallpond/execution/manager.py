@@ -1,0 +1,102 @@
+"""Running a plan of nodes as a job."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from smallpond.errors import PlanError
+from smallpond.execution.plan import ExecutionPlan
+from smallpond.execution.task import JobId, RuntimeContext
+from smallpond.logical.tree import LogicalPlan
+
+_log = logging.getLogger("smallpond")
+
+# Accepted for programs written for the original, whose own scheduler, launcher and log files they
+# tune; the scheduler here has settings of its own, see `smallpond.init`.
+WITHOUT_EFFECT = {
+    *("job_name", "job_priority", "num_executors_per_task", "resource_group", "env_variables"),
+    *("sidecars", "user_tags", "max_retry_count", "max_fail_count", "prioritize_retry"),
+    *("speculative_exec", "stop_executor_on_failure", "fail_fast_on_failure"),
+    *("nonzero_exitcode_as_oom", "enable_profiling", "enable_diagnostic_metrics"),
+    *("enable_sched_state_dump", "remove_output_root", "skip_task_with_empty_input"),
+    *("memory_allocator", "memory_purge_delay", "bind_numa_node", "enforce_memory_limit"),
+    *("share_log_analytics", "console_log_level", "file_log_level", "disable_log_rotation"),
+    *("sched_state_observers", "secs_executor_probe_interval", "max_num_missed_probes"),
+}
+
+
+class JobManager:
+    """Runs plans.
+
+    Args:
+        data_root: the folder for jobs; ``~/.smallpond/data`` by default.
+        options: the original's keywords for its launcher, without effect.
+    """
+
+    def __init__(self, data_root: str | None = None, **options: Any) -> None:
+        unknown = sorted(set(options) - {"python_venv", "task_image", "platform"})
+        if unknown:
+            raise PlanError(f"JobManager: unknown keyword {unknown[0]!r}")
+        self.data_root = data_root
+
+    def run(
+        self,
+        plan: LogicalPlan,
+        job_id: str | None = None,
+        job_time: float | datetime | None = None,
+        *,
+        num_executors: int = 1,
+        random_seed: int | None = None,
+        fault_inject_prob: float = 0.0,
+        remove_empty_parquet: bool = False,
+        manifest_only_final_results: bool = True,
+        output_path: str | None = None,
+        executor: str = "embedded",
+        ray_address: str | None = None,
+        **options: Any,
+    ) -> ExecutionPlan:
+        """Runs a plan, and waits for it.
+
+        Args:
+            plan: the nodes.
+            job_id: names the job; one that failed halfway is taken up by the same id and time.
+            job_time: when it began.
+            num_executors: how many Ray workers to start; without effect on one machine.
+            random_seed: decides what is random.
+            fault_inject_prob: how often tasks fail on purpose, for tests.
+            remove_empty_parquet: leave files without rows out of results.
+            manifest_only_final_results: list the files of the final result, instead of putting
+                them into a folder of their own.
+            output_path: the folder for the final result.
+            executor: "embedded", on this machine, or "ray".
+            ray_address: of a Ray cluster.
+            options: the original's further keywords, without effect.
+
+        Raises:
+            TaskError: a task failed for good.
+        """
+        unknown = sorted(set(options) - WITHOUT_EFFECT)
+        if unknown:
+            raise PlanError(f"JobManager.run: unknown keyword {unknown[0]!r}")
+        if isinstance(job_time, int | float):
+            job_time = datetime.fromtimestamp(job_time, UTC).replace(tzinfo=None)
+        ctx = RuntimeContext(
+            job_id or JobId.new(),
+            job_time,
+            self.data_root,
+            num_executors=num_executors,
+            random_seed=random_seed,
+            fault_inject_prob=fault_inject_prob,
+            remove_empty_parquet=remove_empty_parquet,
+            output_path=output_path,
+        )
+        config = ctx.config(executor=executor, ray_address=ray_address)
+        exec_plan = ExecutionPlan(
+            ctx, plan, manifest_only=manifest_only_final_results, config=config
+        )
+        _log.info("job %s: %d tasks", ctx.job_id, len(exec_plan.tasks))
+        exec_plan.run()
+        _log.info("job %s has finished: %s\n%s", ctx.job_id, exec_plan.final_output_path, exec_plan)
+        return exec_plan

@@ -1,0 +1,200 @@
+"""Nodes that run Python functions on whole partitions, or on batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+
+from smallpond.logical.base_node import Context, Node
+from smallpond.logical.table_nodes import parquet_options, without_effect
+from smallpond.plan import BATCH_ROWS, Files, Format, Function, Held, Listed, Plan, Shape
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from smallpond.execution.task import RuntimeContext, StreamOutput
+    from smallpond.logical.dataset import DataSet
+
+
+class PythonScriptNode(Node):
+    """A function of data sets that writes files into a folder.
+
+    Args:
+        process_func: called with the runtime context, a data set for each input and the folder;
+            returns True. A subclass may override `process` instead.
+    """
+
+    at_rest = True
+
+    def __init__(
+        self,
+        ctx: Context,
+        input_deps: Sequence[Node],
+        *,
+        process_func: Callable[..., bool] | None = None,
+        output_name: str | None = None,
+        output_path: str | None = None,
+        cpu_limit: int = 1,
+        gpu_limit: float = 0,
+        memory_limit: int | None = None,
+    ) -> None:
+        super().__init__(
+            ctx, input_deps, output_name, output_path, cpu_limit, gpu_limit, memory_limit
+        )
+        self.process_func = process_func
+
+    def process(
+        self, runtime_ctx: RuntimeContext, input_datasets: list[DataSet], output_path: str
+    ) -> bool:
+        """What it does, where there is no ``process_func``."""
+        raise NotImplementedError
+
+    @property
+    def described(self) -> str:
+        return function_name(self.process_func)
+
+    def lower(self, inputs: tuple[Plan, ...], job: RuntimeContext) -> Plan:
+        made = Function(
+            inputs,
+            self._method("process", self.process_func, PythonScriptNode),
+            Shape.SCRIPT,
+            label=self.label,
+            context=job.describe(self.label, gpus=self.gpu_limit),
+            demand=self.demand(),
+        )
+        return Listed(Held(made), Files((), Format.PARQUET))
+
+
+class _ArrowNode(Node):
+    """A function of tables to a table."""
+
+    shape: ClassVar[Shape]
+    default_batch_size = BATCH_ROWS
+    default_row_group_size = BATCH_ROWS
+    default_secs_checkpoint_interval = 180
+
+    def __init__(
+        self,
+        ctx: Context,
+        input_deps: Sequence[Node],
+        *,
+        process_func: Callable[..., Any] | None = None,
+        streaming_batch_size: int | None = None,
+        parquet_row_group_size: int | None = None,
+        parquet_compression: str | None = "ZSTD",
+        parquet_compression_level: int | None = 3,
+        output_name: str | None = None,
+        output_path: str | None = None,
+        cpu_limit: int = 1,
+        gpu_limit: float = 0,
+        memory_limit: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            ctx, input_deps, output_name, output_path, cpu_limit, gpu_limit, memory_limit
+        )
+        without_effect(self, options, _ARROW_OPTIONS)
+        self.process_func = process_func
+        self.streaming_batch_size = streaming_batch_size or self.default_batch_size
+        self.parquet = parquet_options(
+            parquet_row_group_size or self.default_row_group_size,
+            parquet_compression,
+            parquet_compression_level,
+        )
+
+    def process(self, runtime_ctx: RuntimeContext, inputs: list[Any]) -> Any:
+        """What it does, where there is no ``process_func``."""
+        raise NotImplementedError
+
+    @property
+    def described(self) -> str:
+        return function_name(self.process_func)
+
+    def lower(self, inputs: tuple[Plan, ...], job: RuntimeContext) -> Plan:
+        base = next(kind for kind in type(self).__mro__ if kind in _KINDS)
+        return Function(
+            inputs,
+            self._method("process", self.process_func, base),
+            self.shape,
+            batch_rows=self.streaming_batch_size,
+            label=self.label,
+            context=job.describe(self.label, gpus=self.gpu_limit),
+            demand=self.demand(),
+        )
+
+
+_ARROW_OPTIONS = {
+    *("background_io_thread", "secs_checkpoint_interval", "parquet_dictionary_encoding"),
+    "use_duckdb_reader",
+}
+
+
+class ArrowComputeNode(_ArrowNode):
+    """A function of whole partitions: the runtime context, a table per input -> a table."""
+
+    shape = Shape.TABLES
+
+    def process(self, runtime_ctx: RuntimeContext, input_tables: list[pa.Table]) -> pa.Table:
+        """What it does, where there is no ``process_func``."""
+        raise NotImplementedError
+
+
+class ArrowStreamNode(_ArrowNode):
+    """A function of readers that gives tables: the runtime context, a reader per input.
+
+    Args:
+        streaming_batch_size: rows of a batch.
+    """
+
+    shape = Shape.STREAMS
+
+    def process(
+        self, runtime_ctx: RuntimeContext, input_readers: list[pa.RecordBatchReader]
+    ) -> Iterable[pa.Table | StreamOutput]:
+        """What it does, where there is no ``process_func``."""
+        raise NotImplementedError
+
+
+class ArrowBatchNode(_ArrowNode):
+    """A function called for each batch: the runtime context, a table per input -> a table.
+
+    An input that is shorter than the others has no rows any more.
+    """
+
+    shape = Shape.TABLE_BATCH
+
+    def process(self, runtime_ctx: RuntimeContext, input_tables: list[pa.Table]) -> pa.Table:
+        """What it does, where there is no ``process_func``."""
+        raise NotImplementedError
+
+
+class PandasComputeNode(_ArrowNode):
+    """`ArrowComputeNode` with pandas DataFrames."""
+
+    shape = Shape.FRAMES
+
+    def process(self, runtime_ctx: RuntimeContext, input_dfs: list[pd.DataFrame]) -> pd.DataFrame:
+        """What it does, where there is no ``process_func``."""
+        raise NotImplementedError
+
+
+class PandasBatchNode(_ArrowNode):
+    """`ArrowBatchNode` with pandas DataFrames."""
+
+    shape = Shape.FRAME_BATCH
+
+    def process(self, runtime_ctx: RuntimeContext, input_dfs: list[pd.DataFrame]) -> pd.DataFrame:
+        """What it does, where there is no ``process_func``."""
+        raise NotImplementedError
+
+
+_KINDS: set[type[Node]] = {
+    *(ArrowComputeNode, ArrowStreamNode, ArrowBatchNode, PandasComputeNode, PandasBatchNode),
+}
+
+
+def function_name(function: Callable[..., Any] | None) -> str:
+    """What a function is called."""
+    return "process" if function is None else getattr(function, "__qualname__", repr(function))
