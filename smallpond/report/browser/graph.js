@@ -15,6 +15,10 @@ function showGraph() {
   const { width, height, places, edges } = run.graph;
   const panel = document.getElementById("graph");
   panel.hidden = edges.length === 0;
+  if (panel.hidden) {
+    panel.replaceChildren();
+    return;
+  }
   const size = {
     width: (width - 1) * BOX.across + BOX.width + 2,
     height: (height - 1) * BOX.down + BOX.height + 2,
