@@ -78,21 +78,10 @@ def address_of(name: str, url: str, path: str) -> str:
     """The address of another file in a file system of which an address and its path are known."""
     if not is_remote(url) or "://" in name:
         return name
-    known = url.rstrip("/")
-    if path and known.endswith(path):
+    known, path = url.rstrip("/"), path.rstrip("/")
+    if known.endswith(path) and "://" in known and (path or name.startswith("/")):
         return known.removesuffix(path) + name
     return f"{url.partition('://')[0]}://{name.lstrip('/')}"
-
-
-def strictly(filesystem: Any) -> dict[str, Any]:
-    """What makes a file system's `find` and `glob` raise where a folder cannot be listed.
-
-    By default they leave such folders out; drivers that list in their own way raise anyhow.
-    """
-    from fsspec.spec import AbstractFileSystem  # noqa: PLC0415
-
-    own = type(filesystem).find is not AbstractFileSystem.find
-    return {} if own or filesystem.async_impl else {"on_error": "raise"}
 
 
 def configure(url: str, storage_options: Mapping[str, Any]) -> None:

@@ -15,8 +15,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from smallpond.errors import OutputError, OutputExistsError
-from smallpond.storage.filesystems import address_of, filesystem_of, is_hidden, is_remote, strictly
+from smallpond.storage.filesystems import address_of, filesystem_of, is_hidden, is_remote
 from smallpond.storage.folder import exists_already
+from smallpond.storage.listing import remote_files
 
 _UNFINISHED = "_unfinished-"
 _LOCK = "_committing"
@@ -67,18 +68,8 @@ class Prefix:
     def _files(self) -> list[str]:
         """All files but those of writers at work."""
         self._filesystem.invalidate_cache()
-        try:
-            found = self._filesystem.find(self._path, detail=True, **strictly(self._filesystem))
-        except FileNotFoundError:
-            return []
-        return [
-            name
-            for name, details in found.items()
-            # Stores keep an object for a folder that somebody made; it is no file.
-            if details["type"] != "directory"
-            and not name.endswith("/")
-            and not self._parts(name)[0].startswith((_UNFINISHED, _LOCK))
-        ]
+        found = [str(details["name"]) for details in remote_files(self._filesystem, self._path)]
+        return [n for n in found if not self._parts(n)[0].startswith((_UNFINISHED, _LOCK))]
 
     def _parts(self, name: str) -> tuple[str, ...]:
         return PurePosixPath(name).relative_to(PurePosixPath(self._path)).parts
