@@ -150,7 +150,7 @@ class Session:
         """Rows from an Arrow table."""
         if not isinstance(table, pa.Table):
             raise PlanError(f"from_arrow: a pyarrow.Table expected, got {type(table).__name__}")
-        return self._frame(sources.table(table))
+        return self._frame(sources.table(table, named=self.config.named))
 
     def partial_sql(self, query: str, *inputs: DataFrame, **kwargs: Any) -> DataFrame:
         """A query over each partition by itself.
