@@ -69,6 +69,7 @@ class _Story:
     attempts: int = 0
     failures: int = 0
     losses: int = 0
+    remade: bool = False
     memory_step: int = 0
     not_before_s: float = 0.0
 
@@ -318,8 +319,8 @@ class _Run:
             return  # another copy is still at it
         story = self._stories[task.key]
         if isinstance(error, CorruptedDataError) and self._remake(error):
-            story.failures += 1
             self._waiting[task.key] = None
+            self._find_ready([task.key])
             return
         if outcome.lost:
             story.losses += 1
@@ -350,18 +351,25 @@ class _Run:
     def _remake(self, error: CorruptedDataError) -> bool:
         """Runs the task again whose hand-off file is damaged; once."""
         key = self._scheduler.results.owner(error.url)
-        if key not in self._tasks or self._stories[key].failures:
+        if key not in self._tasks:
+            return False
+        result = self._results.get(key)
+        if result is None or all(p.url != error.url for output in result.outputs for p in output):
+            return True  # another reader was faster to find out
+        if self._stories[key].remade:
             return False
         _log.warning("%s; computing it again", error)
+        self._stories[key].remade = True
         self._scheduler.results.forget(key)
         del self._results[key]
-        self._stories[key].failures += 1
         for needed in self._tasks[key].needs:
-            if not self._results[needed].outputs:  # it was skipped for the finished result
+            if needed in self._results and not self._results[needed].outputs:
+                # It was skipped for the finished result.
                 self._scheduler.results.forget(needed)
-                self._results.pop(needed)
+                del self._results[needed]
                 self._waiting[needed] = None
-        self._waiting[key] = None
+        self._waiting |= dict.fromkeys([key, *self._ready])
+        self._ready.clear()
         self._find_ready(list(self._waiting))
         return True
 
