@@ -45,11 +45,6 @@ def named(name: str, expression: str) -> str:
     return expression if expression in (name, quote(name)) else f"{expression} AS {quote(name)}"
 
 
-def placeholders(query: str) -> list[str]:
-    """The names in single braces."""
-    return [match[1] for match in _BRACES.finditer(query) if match[1] is not None]
-
-
 def fill(query: str, values: Mapping[str, object]) -> str:
     """Replaces ``{name}`` by its value where the name is known; other braces stay as they are.
 
