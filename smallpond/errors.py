@@ -19,6 +19,10 @@ class OutputExistsError(PlanError, FileExistsError):
     """The place to write to holds data already."""
 
 
+class OutputError(SmallpondError, OSError):
+    """The place to write to refuses: no permission, no space, no such bucket."""
+
+
 class OutOfMemory(SmallpondError, MemoryError):  # noqa: N818 (the original's name)
     """A task needed more memory than it was given, with every remedy tried."""
 

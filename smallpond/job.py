@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ from smallpond.sql import quote, without_names
 from smallpond.storage import DirectoryWriter, configure, register_with_duckdb, remove_folder
 from smallpond.task import Result, Settings
 
+_REMEMBERED_PLANS = 100  # that were run; they hold on to the driver's tables
 _TRIED_ROWS = 1000  # of a function whose schema is asked for
 
 
@@ -66,6 +68,7 @@ class Job:
         bars = progress_listener(config.progress)
         if bars is not None:
             self.listeners.append(bars)
+        self.plans: deque[Plan] = deque(maxlen=_REMEMBERED_PLANS)
         self._executor: Executor | None = None
         self._scheduler: Scheduler | None = None
         self._computed: dict[str, Computed] = {}
@@ -145,6 +148,7 @@ class Job:
 
     def graph(self, plan: Plan, *, to_driver: bool = False) -> Graph:
         """The tasks that compute a plan."""
+        self.plans.append(plan)
         machine = self.machine()
         npartitions = None if machine.shared_memory else 2 * machine.cpus
         whole = distribute(self.optimised(plan), Spread(npartitions))

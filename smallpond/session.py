@@ -22,6 +22,7 @@ from smallpond.sql import fill, literal, makes_rows_of_rows, placeholders, refer
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+    from graphviz import Digraph
 
     from smallpond.dataframe import DataFrame
 
@@ -149,7 +150,7 @@ class Session:
         """Rows from an Arrow table."""
         if not isinstance(table, pa.Table):
             raise PlanError(f"from_arrow: a pyarrow.Table expected, got {type(table).__name__}")
-        return self._frame(sources.table(table))
+        return self._frame(sources.table(table, named=self.config.named))
 
     def partial_sql(self, query: str, *inputs: DataFrame, **kwargs: Any) -> DataFrame:
         """A query over each partition by itself.
@@ -212,6 +213,30 @@ class Session:
         from smallpond.report.timeline import write_html  # noqa: PLC0415
 
         write_html(self.job.recorder, Path(path))
+
+    def graph(self) -> Digraph:
+        """The plans that have been run, as one ``graphviz.Digraph``; shared parts appear once.
+
+        Raises:
+            PlanError: the graphviz package is not installed.
+        """
+        from smallpond.explain import digraph  # noqa: PLC0415
+
+        return digraph(self.job.plans)
+
+    def dump_graph(self, path: str | None = None) -> str:
+        """Writes `graph` in DOT, into the job's folder by default; returns the file's path."""
+        return self._dump(path, "graph.dot", lambda file: file.write_text(self.graph().source))
+
+    def dump_timeline(self, path: str | None = None) -> str:
+        """Writes `report`, into the job's folder by default; returns the file's path."""
+        return self._dump(path, "timeline.html", lambda file: self.report(str(file)))
+
+    def _dump(self, path: str | None, name: str, write: Callable[[Path], object]) -> str:
+        file = Path(path or f"{self.config.job_root}/{name}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(file)
+        return str(file)
 
     def shutdown(self) -> None:
         """Stops what runs, and removes the job's folder."""

@@ -234,7 +234,7 @@ def refers(fragment: str, kind: str = "select") -> Refers:
     Raises:
         PlanError: the text does not parse.
     """
-    fragment = without_names(fragment)
+    written, fragment = fragment, without_names(fragment)
     before, after = {
         "select": ("SELECT ", "\nFROM t"),
         "where": ("SELECT 1 FROM t WHERE (", "\n)"),
@@ -246,7 +246,8 @@ def refers(fragment: str, kind: str = "select") -> Refers:
     try:
         _collect(parse(f"{before}{fragment}{after}"), columns, functions, flags)
     except ParseError as error:
-        raise _pointed(error, fragment, len(before)) from error
+        shown = written if len(written) == len(fragment) else fragment
+        raise _pointed(error, shown, len(before)) from error
     everything = "star" in flags
     return Refers(
         None if everything else frozenset(columns),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from smallpond.plan import OWN_FILES, Dim, Files, Format, Write
+from smallpond.plan import OWN_FILES, Dim, Files, Format, Plan, Write
 from smallpond.sql import literal, quote
 from smallpond.storage import filesystem_of, register_with_duckdb
 
@@ -44,8 +44,25 @@ def write_files(plan: Write, running: Run) -> tuple[list[str], int]:
         return [], 0
     register_with_duckdb(query.con, [folder], dict(plan.storage))
     options = _options(plan, attempt.task.dims)
-    text = f"COPY (\n{query.text(plan.input)}\n) TO {literal(target)} ({options})"
+    select = _exact(query, plan.input) if plan.format is Format.PARQUET else "*"
+    text = f"COPY (\n{query.text(plan.input, select)}\n) TO {literal(target)} ({options})"
     return copy(query, text)
+
+
+def _exact(query: Query, source: Plan) -> str:
+    """The columns, sums of integers as DECIMAL(38, 0).
+
+    Such sums are 128 bits wide; Parquet has no such integer, and DuckDB would write doubles.
+    """
+    relation = query.bound(query.text(source))
+    wide = [
+        quote(str(name))
+        for name, kind in zip(relation.columns, relation.types, strict=True)
+        if str(kind) in ("HUGEINT", "UHUGEINT")
+    ]
+    if not wide:
+        return "*"
+    return f"* REPLACE ({', '.join(f'CAST({name} AS DECIMAL(38, 0)) AS {name}' for name in wide)})"
 
 
 def copy(query: Query, text: str) -> tuple[list[str], int]:

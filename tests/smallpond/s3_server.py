@@ -48,13 +48,10 @@ def s3_server(folder: Path) -> Iterator[dict[str, Any]]:
         *(f"-volume.port={ports['volume']}", f"-volume.port.grpc={ports['volume_grpc']}"),
         *(f"-filer.port={ports['filer']}", f"-filer.port.grpc={ports['filer_grpc']}", "-s3"),
         *(f"-s3.port={ports['s3']}", f"-s3.port.grpc={ports['s3_grpc']}", f"-s3.config={config}"),
-        *(
-            "-s3.port.iceberg=0",
-            "-s3.port.lance=0",
-            "-master.telemetry=false",
-            "-volume.max=20",
-            "-master.volumeSizeLimitMB=64",
-        ),
+        # Off, for their ports would be the same in every server of the machine.
+        *("-s3.port.iceberg=0", "-s3.port.lance=0"),
+        *(f"-filer.localSocket={folder}/filer.sock", f"-s3.localSocket={folder}/s3.sock"),
+        *("-master.telemetry=false", "-volume.max=20", "-master.volumeSizeLimitMB=64"),
     ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -69,8 +66,11 @@ def s3_server(folder: Path) -> Iterator[dict[str, Any]]:
             _make_bucket(options)
             yield options
         finally:
-            process.kill()
+            process.kill()  # asked politely, it takes ten seconds
             process.wait()
+            for port in ports.values():
+                for socket_file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 (its choice)
+                    socket_file.unlink()
 
 
 def _free_ports(count: int) -> list[int]:

@@ -223,3 +223,12 @@ def test_parquet_files_without_rows_take_part(sp: smallpond.Session, tmp_path: P
     for moved in (df.repartition(4), df.repartition(3, by_rows=True), df.repartition(9)):
         assert moved.map("a").sort("a").take_all() == [{"a": a} for a in (1, 2, 3, 3, 4)]
     assert df.repartition(4).map(lambda row: {"b": row["a"]}).count() == 5
+
+
+def test_sums_of_integers_are_written_exactly(sp: smallpond.Session, tmp_path: Path) -> None:
+    large = 2**60 + 1
+    df = sp.from_arrow(pa.table({"k": [1, 1, 2], "v": [large, large, 1]}))
+    df.group_by("k").agg(s="sum(v)").write_parquet(str(tmp_path / "out"))
+    back = sp.read_parquet(str(tmp_path / "out")).sort("k")
+    assert back.take_all() == [{"k": 1, "s": 2 * large}, {"k": 2, "s": 1}]
+    assert str(back.to_pandas()["s"].dtype) == "int64"

@@ -1,111 +1,180 @@
-"""Finding files, and writing folders whole or not at all."""
+"""Finding files."""
 
 from __future__ import annotations
 
-import fnmatch
 import os
+import pickle
+import re
 import uuid
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.registry import _registry, known_implementations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smallpond import storage
-from smallpond.errors import MissingInputError, OutputExistsError, PlanError
-from smallpond.storage import DirectoryWriter, resolve
+from smallpond.errors import MissingInputError, PlanError
+from smallpond.storage import FileInfo, filesystem_of, register_with_duckdb, resolve
 
 NAMES = ["a.parquet", "b.parquet", "c.csv", "_hidden.parquet", ".dot.parquet", "B.PARQUET"]
-FOLDERS = ["", "x/", "x/y/", "k=1/", "_tmp/", "z/"]
+FOLDERS = ["", "x/", "x/y/", "k=1/", "_k=1/", "_tmp/", ".t/", "x/z.parquet/"]
+FILES = st.sets(st.builds(str.__add__, st.sampled_from(FOLDERS), st.sampled_from(NAMES)))
 
 
-def _tree(root: Path, files: list[str]) -> None:
+def _tree(root: str, files: set[str]) -> None:
+    fs, path = filesystem_of(root, {})
+    fs.makedirs(path, exist_ok=True)
     for name in files:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode())
+        fs.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
+        fs.pipe_file(f"{path}/{name}", name.encode())
 
 
-def _seen(names: set[str], recursive: bool) -> list[str]:
-    """The oracle of a folder: what lies in it, sorted."""
-    kept = [
-        name
-        for name in names
-        if not any(part[0] in "_." for part in name.split("/"))
+@pytest.fixture(params=["local", "memory"], scope="module")
+def above(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where examples make folders of their own."""
+    return str(tmp_path_factory.mktemp("trees")) if request.param == "local" else "memory:/"
+
+
+def _new(above: str) -> str:
+    return f"{above}/{uuid.uuid4().hex}"
+
+
+def _hidden(name: str) -> bool:
+    return name[0] in "_." and "=" not in name
+
+
+def _in_folder(files: set[str], folder: str, *, recursive: bool) -> set[str]:
+    """The oracle of a folder: what of the wanted ending lies in it."""
+    inner = {name.removeprefix(folder) for name in files if name.startswith(folder)}
+    return {
+        folder + name
+        for name in inner
+        if not any(map(_hidden, name.split("/")))
         and name.lower().endswith(".parquet")
         and (recursive or "/" not in name)
-    ]
-    return sorted(kept)
+    }
 
 
 @settings(max_examples=40)
-@given(
-    files=st.sets(st.builds(str.__add__, st.sampled_from(FOLDERS), st.sampled_from(NAMES))),
-    recursive=st.booleans(),
-    remote=st.booleans(),
-)
-def test_a_folder_gives_its_files_in_order(
-    tmp_path_factory: pytest.TempPathFactory, files: set[str], recursive: bool, remote: bool
-) -> None:
-    root: Any
-    if remote:
-        root = f"memory:///{uuid.uuid4().hex}"
-        fs = fsspec.filesystem("memory")
-        for name in files:
-            fs.pipe_file(f"{root}/{name}", name.encode())
-    else:
-        root = tmp_path_factory.mktemp("tree")
-        _tree(root, sorted(files))
-    expected = _seen(files, recursive)
+@given(files=FILES, recursive=st.booleans())
+def test_a_folder_gives_its_files_in_order(above: str, files: set[str], recursive: bool) -> None:
+    root = _new(above)
+    _tree(root, files)
+    expected = sorted(_in_folder(files, "", recursive=recursive))
     if not expected:
         with pytest.raises(MissingInputError):
-            resolve(str(root), recursive=recursive, suffixes=[".parquet"])
+            resolve(root, recursive=recursive, suffixes=[".parquet"])
         return
-    found = resolve(str(root), recursive=recursive, suffixes=[".parquet"])
-    prefix = str(root).replace("memory:///", "memory://") + "/"
-    assert [info.url.removeprefix(prefix) for info in found] == expected
+    found = resolve(root, recursive=recursive, suffixes=[".parquet"])
+    assert [info.url.removeprefix(f"{root}/") for info in found] == expected
     assert [info.size_bytes for info in found] == [len(name) for name in expected]
 
 
-@pytest.mark.parametrize("pattern", ["*.parquet", "x/*", "?.csv", "[ab].parquet", "**/a.parquet"])
-def test_patterns(tmp_path: Path, pattern: str) -> None:
-    _tree(tmp_path, [f + n for f in FOLDERS for n in NAMES if n[0] not in "_."])
-    found = [Path(i.url).relative_to(tmp_path) for i in resolve(f"{tmp_path}/{pattern}")]
-    if pattern.startswith("**"):
-        expected = {p.relative_to(tmp_path) for p in tmp_path.rglob("a.parquet")}
-    else:
-        expected = {
-            p.relative_to(tmp_path)
-            for p in tmp_path.rglob("*")
-            if p.is_file()
-            and fnmatch.fnmatchcase(str(p.relative_to(tmp_path)), pattern)
-            and str(p.relative_to(tmp_path)).count("/") == pattern.count("/")
-        }
-    if pattern == "x/*":  # and the files of the folder that it matches
-        expected |= {Path("x/y", n) for n in NAMES if n[0] not in "_."}
-    assert set(found) == expected
-    assert found == sorted(found, key=str) or pattern == "x/*"
+def _matches(names: list[str], parts: list[str]) -> bool:
+    """The oracle of patterns: their definition."""
+    if not parts:
+        return not names
+    if parts[0] == "**":
+        deeper = bool(names) and not _hidden(names[0]) and _matches(names[1:], parts)
+        return deeper or _matches(names, parts[1:])
+    if not names or (_hidden(names[0]) and parts[0][0] not in "_."):
+        return False
+    one = "".join({"*": ".*", "?": ".", ".": r"\."}.get(c, c) for c in parts[0])
+    return re.fullmatch(one, names[0]) is not None and _matches(names[1:], parts[1:])
+
+
+PARTS = ["*", "**", "x", "y", "?", "*.parquet", "[ab].parquet", "_*", "*=1", "z.*", "a.parquet"]
+
+
+@settings(max_examples=100)
+@given(files=FILES, parts=st.lists(st.sampled_from(PARTS), min_size=1, max_size=4))
+def test_a_pattern_gives_what_matches_once(above: str, files: set[str], parts: list[str]) -> None:
+    root = _new(above)
+    _tree(root, files)
+    rule = [*parts, "*"] if parts[-1] == "**" else parts
+    folders = {name[: m.start()] for name in files for m in re.finditer("/", name)}
+    expected = {name for name in files if _matches(name.split("/"), rule)}
+    for folder in folders:
+        if _matches(folder.split("/"), rule):
+            expected |= _in_folder(files, f"{folder}/", recursive=False)
+    if not expected:
+        with pytest.raises(MissingInputError):
+            resolve(f"{root}/{'/'.join(parts)}", suffixes=[".parquet"])
+        return
+    found = resolve(f"{root}/{'/'.join(parts)}", suffixes=[".parquet"])
+    assert [info.url.removeprefix(f"{root}/") for info in found] == sorted(expected)
+
+
+def test_a_name_with_a_wildcard_in_it_is_a_name_first(above: str) -> None:
+    root = _new(above)
+    _tree(root, {"a[1].csv", "a1.csv"})
+    assert [info.url for info in resolve(f"{root}/a[1].csv")] == [f"{root}/a[1].csv"]
+    assert [info.url for info in resolve(f"{root}/a[1]*")] == [f"{root}/a1.csv"]
 
 
 def test_arguments_keep_their_order_and_relative_paths_become_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _tree(tmp_path, ["b.csv", "a.csv"])
+    _tree(str(tmp_path), {"b.csv", "a.csv"})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     found = resolve(["b.csv", "~/a.csv", f"file://{tmp_path}/b.csv"])
     assert [i.url for i in found] == [str(tmp_path / n) for n in ("b.csv", "a.csv", "b.csv")]
+    assert pickle.loads(pickle.dumps(found)) == found  # noqa: S301 (our own)
+    assert len({*found}) == 2
 
 
-def test_the_version_changes_with_the_file(tmp_path: Path) -> None:
+# ---- links and other things that are no plain files
+
+
+def test_the_version_is_that_of_the_file_behind_a_link(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("1")
-    [before] = resolve(str(path))
-    os.utime(path, (1, 1))
-    [after] = resolve(str(path))
-    assert before.version != after.version
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "b.csv").symlink_to(path)
+    for where in (str(path), f"{tmp_path}/links", f"{tmp_path}/links/*"):
+        [before] = resolve(where)
+        os.utime(path, ns=(1, before.size_bytes + int(before.version) + 1))
+        [after] = resolve(where)
+        assert before.version != after.version
+
+
+@pytest.mark.parametrize("pattern", ["", "/**", "/**/*.csv"])
+def test_a_folder_that_links_lead_to_counts_once(tmp_path: Path, pattern: str) -> None:
+    data = tmp_path / "data"
+    _tree(str(data), {"day=1/a.csv", "day=2/b.csv"})
+    _tree(str(tmp_path / "elsewhere"), {"c.csv"})
+    (data / "a_first").symlink_to(data / "day=2")
+    (data / "day=1" / "loop").symlink_to(data)
+    (data / "zlink").symlink_to(tmp_path / "elsewhere")
+    found = resolve(f"{data}{pattern}", recursive=True, suffixes=[".csv"])
+    names = [str(Path(info.url).relative_to(data)) for info in found]
+    assert names == ["day=1/a.csv", "day=2/b.csv", "zlink/c.csv"]
+
+
+def test_a_link_to_nothing_is_an_error_and_a_pipe_no_data(tmp_path: Path) -> None:
+    _tree(str(tmp_path), {"a.csv"})
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert [info.url for info in resolve(str(tmp_path))] == [str(tmp_path / "a.csv")]
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "nothing")
+    with pytest.raises(MissingInputError, match=r"gone\.csv"):
+        resolve(str(tmp_path))
+
+
+def test_a_folder_made_by_hand_is_no_file(above: str) -> None:
+    root = _new(above)
+    _tree(root, {"a.csv"})
+    fs, path = filesystem_of(root, {})
+    fs.makedirs(f"{path}/empty.csv")
+    assert [info.url for info in resolve(root)] == [f"{root}/a.csv"]
+    assert [info.url for info in resolve(f"{root}/*.csv")] == [f"{root}/a.csv"]
+
+
+# ---- what cannot be read
 
 
 @pytest.mark.parametrize(
@@ -113,9 +182,13 @@ def test_the_version_changes_with_the_file(tmp_path: Path) -> None:
     [
         ("/nowhere/a.parquet", "no file or folder /nowhere/a.parquet"),
         ("/nowhere/*.parquet", r"the pattern /nowhere/\*.parquet matches no file"),
+        ("memory://nowhere/*.parquet", r"memory://nowhere/\*.parquet"),
         ([], "at least one path"),
         ([""], "must be a text"),
         ("nosuch://a/b", "nosuch:// is no storage"),
+        ("a\0b", "cannot be read: embedded null"),
+        ("~nosuchuser/a.csv", "no file or folder ~nosuchuser/a.csv"),
+        ("/x/**.csv", r"\*\* must stand alone between slashes"),
     ],
 )
 def test_says_what_is_not_there(paths: Any, message: str) -> None:
@@ -123,145 +196,97 @@ def test_says_what_is_not_there(paths: Any, message: str) -> None:
         resolve(paths, suffixes=[".parquet"])
 
 
-def test_says_that_the_files_lie_deeper(tmp_path: Path) -> None:
-    _tree(tmp_path, ["x/a.parquet"])
+def test_says_that_the_files_lie_deeper(above: str) -> None:
+    root = _new(above)
+    _tree(root, {"x/a.parquet"})
     with pytest.raises(FileNotFoundError, match=r"but its folders do \(pass recursive=True\)"):
-        resolve(str(tmp_path), suffixes=[".parquet"])
+        resolve(root, suffixes=[".parquet"])
 
 
-# ---- writing
+def test_says_which_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"class": "no_such_module.FileSystem", "err": "Please install it"}
+    monkeypatch.setitem(known_implementations, "s3", entry)
+    monkeypatch.delitem(_registry, "s3", raising=False)
+    monkeypatch.setitem(known_implementations, "lacking", entry)
+    with pytest.raises(PlanError, match=r"Please install it \(pip install 'openweek\[s3\]'\)"):
+        resolve("s3://bucket/a")
+    with pytest.raises(PlanError, match="lacking:// needs another package: Please install it"):
+        resolve("lacking://a/b")
 
 
-def _write(target: str, mode: str, texts: list[str], *, fail: str = "") -> list[str]:
-    """What a run does: tasks write below staging, the driver commits."""
-    with DirectoryWriter(target, mode) as writer:
-        fs, staging = storage.filesystem_of(writer.staging, {})
-        files = []
-        for i, text in enumerate(texts):
-            name = f"{staging}/task{len(texts) - i}/k={i % 2}/data.txt"
-            fs.makedirs(str(Path(name).parent), exist_ok=True)
-            fs.pipe_file(name, text.encode())
-            files.append(name if "://" not in writer.staging else f"memory://{name}")
-        if fail == "task":
-            raise RuntimeError
-        return writer.commit(files)
+def test_options_that_do_not_fit_are_told() -> None:
+    fsspec.register_implementation("hosted", _Hosted, clobber=True)
+    with pytest.raises(PlanError, match="hosted://a/b cannot be opened with these storage_op"):
+        resolve("hosted://a/b", storage_options={"host": 1})
 
 
-def _state(root: str) -> dict[str, str]:
-    """Every file and (on a disk, where there are such) every folder below, with files' texts."""
-    fs, path = storage.filesystem_of(root, {})
-    if not fs.exists(path):
-        return {}
-    found = fs.find(path, withdirs="://" not in root)
-    return {n: "" if fs.isdir(n) else fs.cat_file(n).decode() for n in found if n != path}
+# ---- addresses that name a host
 
 
-@pytest.fixture(params=["local", "memory"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a folder that is not there."""
-    if request.param == "local":
-        return str(tmp_path / "above" / "out")
-    return f"memory://{uuid.uuid4().hex}/out"
+class _Hosted(LocalFileSystem):
+    """Local files behind addresses that name a host, as those of SFTP and HDFS do."""
+
+    protocol = ("hosted", "hosted2")
+
+    def __init__(self, host: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.host = host + ""  # a text, or TypeError
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        text = str(path)
+        return "/" + "".join(text.split("/", 3)[3:]) if text.startswith("hosted") else text
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, str]:
+        return {"host": path.split("/")[2]}
 
 
-def _texts(root: str) -> list[str]:
-    return sorted(text for text in _state(root).values() if text)
+def test_addresses_keep_their_host(tmp_path: Path) -> None:
+    fsspec.register_implementation("hosted", _Hosted, clobber=True)
+    _tree(str(tmp_path), {"x/a.csv", "x/b.csv"})
+    root = f"hosted://one{tmp_path}/x"
+    names = [f"{root}/a.csv", f"{root}/b.csv"]
+    for where in (root, f"{root}/", f"{root}/*.csv", names):
+        assert [info.url for info in resolve(where)] == names
+    assert filesystem_of(root, {})[0].host == "one"
+    assert filesystem_of(root, {"host": "two"})[0].host == "two"
 
 
-def test_files_get_their_places_and_names_in_order(place: str) -> None:
-    finals = _write(place, "error", ["zero", "one", "two"])
-    names = [final.partition("/out/")[2] for final in finals]
-    assert names == ["k=0/part-00000.txt", "k=1/part-00001.txt", "k=0/part-00002.txt"]
-    assert _texts(place) == ["one", "two", "zero"]
-    above = place.rsplit("/", 1)[0]
-    assert not any("unfinished" in n or "/." in n for n in _state(above))
+def test_duckdb_gets_one_file_system_for_a_protocol(tmp_path: Path) -> None:
+    fsspec.register_implementation("hosted", _Hosted, clobber=True)
+    fsspec.register_implementation("hosted2", _Hosted, clobber=True)
+    (tmp_path / "a.csv").write_text("n\n1\n2\n")
+    with duckdb.connect() as con:
+        for protocol in ("hosted2", "hosted", "hosted2"):
+            url = f"{protocol}://one{tmp_path}/a.csv"
+            register_with_duckdb(con, [url], {})
+            assert con.execute(f"SELECT sum(n) FROM '{url}'").fetchall() == [(3,)]
+        with pytest.raises(PlanError, match="both hosted://one and hosted://two"):
+            register_with_duckdb(con, ["hosted://one/a", "hosted://two/a"], {})
 
 
-def test_modes(place: str) -> None:
-    _write(place, "error", ["old"])
-    before = _state(place)
-    with pytest.raises(OutputExistsError, match="holds data already"):
-        _write(place, "error", ["new"])
-    assert _state(place) == before
-    _write(place, "append", ["more", "most"])
-    assert _texts(place) == ["more", "most", "old"]
-    _write(place, "append", ["last"])
-    assert _texts(place) == ["last", "more", "most", "old"]
-    _write(place, "overwrite", ["new"])
-    assert _texts(place) == ["new"]
-    with pytest.raises(PlanError, match="mode must be one of"):
-        _write(place, "ignore", [])
-
-
-@pytest.mark.parametrize("mode", ["error", "overwrite", "append"])
-@pytest.mark.parametrize("there", [False, True])
-def test_a_failed_task_leaves_everything_as_it_was(place: str, mode: str, there: bool) -> None:
-    if there and mode != "error":
-        _write(place, "error", ["old"])
-    above = place.rsplit("/", 2)[0] if "memory" not in place else place.rsplit("/", 1)[0]
-    before = _state(above)
-    with pytest.raises(RuntimeError):
-        _write(place, mode, ["new", "newer"], fail="task")
-    assert _state(above) == before
-
-
-@pytest.mark.parametrize("mode", ["error", "overwrite", "append"])
-def test_a_failed_commit_leaves_everything_as_it_was(
-    place: str, mode: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("pattern", ["", "/**/*.csv", "/*/*.csv"])
+@pytest.mark.parametrize("host", ["", "hosted://one"])
+def test_a_folder_that_may_not_be_listed_is_not_left_out(
+    tmp_path: Path, host: str, pattern: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if mode != "error":
-        _write(place, "error", ["old"])
-    before = _state(place)
-    if "memory" in place:
-        fs = fsspec.filesystem("memory")
-        real_copy = fs.cp_file
+    fsspec.register_implementation("hosted", _Hosted, clobber=True)
+    _tree(str(tmp_path), {"open/a.csv", "shut/b.csv"})
+    scandir = os.scandir
 
-        def copy(a: str, b: str, **kwargs: Any) -> None:
-            if "part-" in b and "00001" in b:
-                raise OSError(28, "No space left on device")
-            real_copy(a, b, **kwargs)
+    def guarded(path: Any = ".") -> Any:
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
 
-        monkeypatch.setattr(fs, "cp_file", copy)
-    else:
-        real_rename = Path.rename
-
-        def rename(self: Path, target: Any) -> Path:
-            # The last step of each mode.
-            last = {"error": "out", "overwrite": "out", "append": "part-"}[mode]
-            final = Path(target).name.startswith(last) and "ready" not in str(target)
-            if final and (mode != "append" or "00001" in str(target)) and ".old" not in str(self):
-                raise OSError(28, "No space left on device")
-            return real_rename(self, target)
-
-        monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(OSError, match="No space left"):
-        _write(place, mode, ["new", "newer"])
-    monkeypatch.undo()
-    assert _texts(place) == sorted(text for text in before.values() if text)
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(PlanError, match=r"cannot be read: .*Permission denied.*shut"):
+        resolve(f"{host}{tmp_path}{pattern}", recursive=True, suffixes=[".csv"])
 
 
-def test_of_two_writers_one_is_told(place: str) -> None:
-    with DirectoryWriter(place, "error") as slow:
-        _write(place, "error", ["first"])
-        fs, staging = storage.filesystem_of(slow.staging, {})
-        fs.makedirs(staging, exist_ok=True)
-        fs.pipe_file(f"{staging}/a.txt", b"second")
-        prefix = "memory://" if "memory" in place else ""
-        with pytest.raises(OutputExistsError):
-            slow.commit([f"{prefix}{staging}/a.txt"])
-    assert _texts(place) == ["first"]
-
-
-def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("a file")
-    with pytest.raises(OutputExistsError, match="is a file, not a folder"):
-        DirectoryWriter(str(tmp_path / "out"), "overwrite")
-
-
-def test_a_link_stays_a_link(tmp_path: Path) -> None:
-    real = tmp_path / "real"
-    _write(str(real), "error", ["old"])
-    (tmp_path / "link").symlink_to(real)
-    _write(str(tmp_path / "link"), "overwrite", ["new"])
-    assert (tmp_path / "link").is_symlink()
-    assert _texts(str(real)) == ["new"]
+def test_information_is_small_and_frozen() -> None:
+    info = FileInfo("a", 1, "v")
+    assert not hasattr(info, "__dict__")
+    with pytest.raises(AttributeError):
+        info.url = "b"  # type: ignore[misc]

@@ -22,6 +22,7 @@ from smallpond.logical.node import (
     HashPartitionNode,
     LogicalPlan,
     PythonScriptNode,
+    RootNode,
     SqlEngineNode,
 )
 
@@ -51,11 +52,13 @@ def test_everything_in_a_bucket(ctx: Context, bucket: str, table: pa.Table) -> N
         PythonScriptNode(ctx, (node,), process_func=_counted, output_name=name)
         for node, name in ((parts, "files"), (ids, "rows"))
     ]
-    for kind in ("copy", "manifest"):
-        sink = DataSinkNode(ctx, scripts, f"{bucket}/{kind}", type=kind)  # type: ignore[arg-type]
-        plan = JobManager(f"{bucket}/jobs").run(LogicalPlan(ctx, sink))
-        assert plan.final_output_path == f"{bucket}/{kind}"
-        assert sum(plan.final_output.to_arrow_table()["n"].to_pylist()) == 1000
-        files = plan.get_output("files")
-        assert files is not None
-        assert sorted(files.to_arrow_table()["n"].to_pylist()) == [166, 167, 167]
+    sinks = [
+        DataSinkNode(ctx, scripts, f"{bucket}/copied", type="copy"),
+        DataSinkNode(ctx, scripts, f"{bucket}/listed", type="manifest"),
+    ]
+    plan = JobManager(f"{bucket}/jobs").run(LogicalPlan(ctx, RootNode(ctx, sinks)))
+    assert sum(plan.final_output.to_arrow_table()["n"].to_pylist()) == 2 * 1000
+    assert ParquetDataSet([f"{bucket}/copied"]).num_rows == 5
+    files = plan.get_output("files")
+    assert files is not None
+    assert sorted(files.to_arrow_table()["n"].to_pylist()) == [166, 167, 167]
