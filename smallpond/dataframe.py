@@ -137,6 +137,8 @@ class DataFrame:
             chosen[0] if chosen else "", By.FILES
         )
         columns = tuple(_names(hash_by, quoted=True)) if hash_by else (by,) if by else ()
+        if by:
+            _parsed("repartition", by, "select")
         keep = more.take("drop_partition_column", default=True) is False
         shuffle = bool(more.take("random_shuffle", default=False))
         node = Repartition(
@@ -164,7 +166,9 @@ class DataFrame:
             "(SELECT *, row_number() OVER () AS __smallpond_row FROM {0}) "
             f"ORDER BY hash(__smallpond_row, {seed}), __smallpond_row"
         )
-        return self._with(Sql((moved,), query, label="random_shuffle", demand=demand))
+        return self._with(
+            Sql((moved,), query, label="random_shuffle", demand=demand, from_rows=True)
+        )
 
     def partial_sort(self, by: str | list[str], **kwargs: Any) -> DataFrame:
         """Each partition in order; ``by`` as in ORDER BY, such as ``["a", "b desc"]``."""
@@ -272,9 +276,7 @@ class DataFrame:
 
     def limit(self, limit: int) -> DataFrame:
         """The first rows, over all partitions."""
-        if limit < 0:
-            raise PlanError(f"limit: limit must not be negative, got {limit}")
-        return self._with(Limit(self.plan, limit))
+        return self._with(Limit(self.plan, _not_negative("limit", limit)))
 
     def head(self, n: int = 5) -> DataFrame:
         """The first ``n`` rows."""
@@ -445,7 +447,7 @@ class DataFrame:
         """Prints the first rows."""
         from smallpond.explain import box  # noqa: PLC0415
 
-        sys.stdout.write(box(self._collect(Limit(self.plan, n))) + "\n")
+        sys.stdout.write(box(self._collect(Limit(self.plan, _not_negative("show", n)))) + "\n")
 
     def __repr__(self) -> str:
         return f"DataFrame\n{tree(self.plan)}"
@@ -459,7 +461,7 @@ class DataFrame:
 
     def take(self, limit: int) -> list[dict[str, Any]]:
         """The first rows as dicts."""
-        return rows_of(self._collect(Limit(self.plan, limit)))
+        return rows_of(self._collect(Limit(self.plan, _not_negative("take", limit))))
 
     def take_all(self) -> list[dict[str, Any]]:
         """All rows as dicts."""
@@ -681,6 +683,12 @@ def _sort_keys(
     if len(flags) != len(keys):
         raise PlanError(f"{operation}: {len(keys)} keys but {len(flags)} values in descending")
     return tuple(SortKey(e, flag, n) for (e, _, n), flag in zip(keys, flags, strict=True))
+
+
+def _not_negative(operation: str, value: int) -> int:
+    if not isinstance(value, int) or not 0 <= value < 2**63:
+        raise PlanError(f"{operation}: a whole number of rows expected, got {value!r}")
+    return value
 
 
 def _at_least_one(operation: str, argument: str, value: int) -> None:

@@ -51,6 +51,10 @@ class TaskError(SmallpondError):
     """A task failed for good; the message says which operation, on which partition, and why."""
 
 
+class UserCodeError(TaskError):
+    """The user's function raised; the message shows where."""
+
+
 class DeviceError(TaskError):
     """A task could not read or write; the next attempt may."""
 

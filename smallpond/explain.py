@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -28,6 +28,7 @@ from smallpond.plan import (
     TaskOutput,
     Window,
     Write,
+    walk,
 )
 from smallpond.task import ToDriver, ToRowRanges, ToSplit
 
@@ -121,6 +122,23 @@ def line(node: Plan) -> str:
             text = type(node).__name__.lower()
     one_line = " ".join(text.split())
     return one_line if len(one_line) <= _WIDTH else one_line[: _WIDTH - 1] + "…"
+
+
+def digraph(plans: Sequence[Plan]) -> Any:
+    """Plans as a ``graphviz.Digraph``, equal parts once."""
+    try:
+        from graphviz import Digraph  # noqa: PLC0415
+    except ImportError as error:
+        raise PlanError("graph: needs graphviz (pip install graphviz)") from error
+    made = Digraph(comment="smallpond")
+    seen: set[str] = set()
+    for node in (node for plan in plans for node in walk(plan)):
+        if node.key not in seen:
+            seen.add(node.key)
+            made.node(node.key, line(node))
+            for source in node.inputs:
+                made.edge(source.key, node.key)
+    return made
 
 
 def stages(graph: Graph) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ from smallpond.errors import PlanError
 from smallpond.events import Listener
 from smallpond.executors import Executor
 from smallpond.executors.embedded import Embedded, usable_cpus, usable_memory_bytes
+from smallpond.functions import Udf
 from smallpond.handoff import PartWriter, read_part
 from smallpond.physical import Graph, Machine, cut
 from smallpond.plan import (
     By,
     Computed,
     Files,
+    Filter,
     Format,
     Function,
     Gather,
@@ -35,6 +39,7 @@ from smallpond.plan import (
     Project,
     Repartition,
     Shape,
+    Sql,
     TaskOutput,
     Write,
     walk,
@@ -45,10 +50,11 @@ from smallpond.rows import rows_of
 from smallpond.rules import Spread, bottom_up, distribute, optimise
 from smallpond.scheduler import Scheduler
 from smallpond.sources import counted
-from smallpond.sql import quote
+from smallpond.sql import quote, without_names
 from smallpond.storage import DirectoryWriter, configure, register_with_duckdb, remove_folder
 from smallpond.task import Result, Settings
 
+_REMEMBERED_PLANS = 100  # that were run; they hold on to the driver's tables
 _TRIED_ROWS = 1000  # of a function whose schema is asked for
 
 
@@ -62,6 +68,7 @@ class Job:
         bars = progress_listener(config.progress)
         if bars is not None:
             self.listeners.append(bars)
+        self.plans: deque[Plan] = deque(maxlen=_REMEMBERED_PLANS)
         self._executor: Executor | None = None
         self._scheduler: Scheduler | None = None
         self._computed: dict[str, Computed] = {}
@@ -141,6 +148,7 @@ class Job:
 
     def graph(self, plan: Plan, *, to_driver: bool = False) -> Graph:
         """The tasks that compute a plan."""
+        self.plans.append(plan)
         machine = self.machine()
         npartitions = None if machine.shared_memory else 2 * machine.cpus
         whole = distribute(self.optimised(plan), Spread(npartitions))
@@ -242,7 +250,7 @@ class Job:
 
     def read(self, parts: tuple[Any, ...]) -> pa.Table:
         """The rows of parts, in the types that a user is to see."""
-        filled = [part for part in parts if part.rows] or list(parts[:1])
+        filled = [part for part in parts if part.rows] or list(parts)
         if not any(part.lossless for part in filled):
             tables = [read_part(part) for part in filled]
             return (
@@ -253,7 +261,7 @@ class Job:
             return con.sql("FROM parts").to_arrow_table()
 
     @contextlib.contextmanager
-    def _translator(self) -> Iterator[Any]:
+    def _translator(self, udfs: tuple[Udf, ...] = ()) -> Iterator[Any]:
         """A DuckDB connection that turns its own Arrow types into common ones."""
         if self._instances is None:
             self._instances = Instances(self._temp_root, _time_zone())
@@ -261,7 +269,8 @@ class Job:
             instance.lossless(False)
             con = instance.cursor()
             try:
-                yield con
+                with instance.functions(udfs):
+                    yield con
             finally:
                 con.close()
 
@@ -282,16 +291,31 @@ class Job:
         """
         if isinstance(plan, Memory):
             return plan.table.schema
-        with self._translator() as con:
+        with self._bound(plan) as relation:
+            return pa.schema([]) if relation is None else relation.limit(0).to_arrow_table().schema
+
+    def sql_types(self, plan: Plan) -> dict[str, str]:
+        """The SQL type of each column, which Arrow's may be too coarse to tell."""
+        with self._bound(plan) as relation:
+            if relation is None:
+                return {}
+            return dict(zip(relation.columns, map(str, relation.types), strict=True))
+
+    @contextlib.contextmanager
+    def _bound(self, plan: Plan) -> Iterator[Any]:
+        """A DuckDB relation with the columns of a plan; None if nothing is known of them."""
+        typed = bottom_up(self._with_computed(plan), self._typed)
+        udfs = [u for n in walk(typed) if isinstance(n, Project | Filter | Sql) for u in n.udfs]
+        with self._translator(tuple(udfs)) as con:
             query = Query(con, {}, _no_stream)
-            for node in walk(plan):
+            for node in walk(typed):
                 if isinstance(node, Files):
                     register_with_duckdb(con, [f.url for f in node.files], dict(node.storage))
-            text = query.text(bottom_up(self._with_computed(plan), self._typed))
             try:
-                return con.sql(f"SELECT * FROM ({text}) LIMIT 0").to_arrow_table().schema
+                relation = None if query.is_nothing(typed) else con.sql(query.text(typed))
             except duckdb_error() as error:
                 raise query.explain(error) from error
+            yield relation
 
     def _typed(self, node: Plan) -> Plan:
         """A node with the same columns that a query can bind: nothing moves, no function runs."""
@@ -313,6 +337,12 @@ class Job:
                     few = tuple(Limit(source, _TRIED_ROWS) for source in node.sources)
                     schema = self.collect(node.with_inputs(few)).schema
                 return Memory(schema.to_string(), schema.empty_table())
+            case Project():
+                return dataclasses.replace(node, select=without_names(node.select))
+            case Filter():
+                return dataclasses.replace(node, condition=without_names(node.condition))
+            case Sql():
+                return dataclasses.replace(node, query=without_names(node.query))
         return node
 
     # ---- writing

@@ -58,7 +58,31 @@ def joined(
                 f"{right_schema.field(b).type}, which are never equal (cast one of them)"
             )
     select = _select(left_schema, right_schema, left_keys, right_keys, kind, suffix)
-    return Join(left.plan, right.plan, left_keys, right_keys, kind, select, broadcast, npartitions)
+    left_types, right_types = (
+        side.session.job.sql_types(side.plan) if left_keys else {} for side in (left, right)
+    )
+    compared_as = tuple(
+        _compared(left_types[a], right_types[b]) for a, b in zip(left_keys, right_keys, strict=True)
+    )
+    return Join(
+        left.plan, right.plan, left_keys, right_keys, kind, select, compared_as, broadcast,
+        npartitions,
+    )  # fmt: skip
+
+
+def _compared(a: str, b: str) -> str:
+    """The type in which SQL compares two, "" if they are the same."""
+    if a == b:
+        return ""
+    if {a, b} == {"VARCHAR", "UUID"}:
+        return "UUID"
+    import duckdb  # noqa: PLC0415
+
+    try:
+        query = f"SELECT typeof(CASE WHEN true THEN NULL::{a} ELSE NULL::{b} END)"
+        return str(duckdb.connect().execute(query).fetchall()[0][0])
+    except duckdb.Error:
+        return ""  # the join itself will say what is wrong
 
 
 def _keys(

@@ -399,6 +399,7 @@ class Cutter:
                     f"SELECT {keys} FROM {{0}} USING SAMPLE reservoir({SAMPLE_ROWS} ROWS) "
                     f"REPEATABLE ({node.seed})",
                     label="sort",
+                    from_rows=True,
                 ),
                 p.dims,
             )
@@ -420,7 +421,7 @@ class Cutter:
         With ``hold`` they are read twice, so what is costly to compute is kept.
         """
         wanted = max(1, 2 * self._machine.cpus // max(1, len(inputs)))
-        made: list[Task] = []
+        made: list[Partition] = []
         for partition in inputs:
             pieces = [Partition(p, partition.dims) for p in self.pieces(partition.program, wanted)]
             if hold and not all(_is_cheap(piece.program) for piece in pieces):

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from smallpond.functions import FunctionRef, Udf
 from smallpond.handoff import Part
+from smallpond.sql import quote
 
 PARTITION_COLUMN = "__data_partition__"
 OWN_FILES = "_files"  # a job's folder for files that its tasks write, beside those they hand on
@@ -232,6 +233,7 @@ class Sql(Nary):
     Attributes:
         splits: whether it may as well run on pieces of a partition, because a later node makes
             one result of them.
+        from_rows: whether it has no rows if an input has none, whatever the columns are.
         setup: statements to run before it, which may make temporary tables of the inputs.
     """
 
@@ -240,6 +242,7 @@ class Sql(Nary):
     label: str = "partial_sql"
     demand: Demand = Demand()
     splits: bool = False
+    from_rows: bool = False
     setup: tuple[str, ...] = ()
 
 
@@ -373,6 +376,8 @@ class Join(Plan):
 
     Attributes:
         select: the result's columns in SQL, of the sides ``l`` and ``r``.
+        compared_as: for each key, the SQL type that both sides are cast to as they are compared;
+            "" where they have the same.
         broadcast: whether the right side goes whole to every partition of the left one; None
             leaves it to the planner.
     """
@@ -383,12 +388,21 @@ class Join(Plan):
     right_keys: tuple[str, ...]
     how: How
     select: str
+    compared_as: tuple[str, ...] = ()
     broadcast: bool | None = None
     npartitions: int | None = None
 
     @property
     def inputs(self) -> tuple[Plan, ...]:
         return (self.left, self.right)
+
+    def compared(self, keys: tuple[str, ...]) -> tuple[str, ...]:
+        """The keys of a side as SQL expressions; values that are equal have equal hashes."""
+        casts = self.compared_as or ("",) * len(keys)
+        return tuple(
+            f"CAST({quote(key)} AS {kind})" if kind else quote(key)
+            for key, kind in zip(keys, casts, strict=True)
+        )
 
     def with_inputs(self, inputs: tuple[Plan, ...]) -> Plan:
         return dataclasses.replace(self, left=inputs[0], right=inputs[1])

@@ -32,7 +32,7 @@ from smallpond.plan import (
     Union,
     Window,
 )
-from smallpond.sql import Refers, in_two_steps, quote, refers
+from smallpond.sql import Refers, in_two_steps, named, quote, refers
 
 
 def is_rowwise(select: str) -> bool:
@@ -154,12 +154,12 @@ def _narrowed(source: Plan, wanted: frozenset[str]) -> Plan:
     """Takes the wanted columns, however their names are written; those that exist, at least."""
     if isinstance(source, Files) and source.columns is not None:
         return source
-    if isinstance(source, Project) and source.label == "columns":
+    if isinstance(source, Project) and source.select.startswith("COLUMNS("):
         return source
     pattern = "|".join(_escaped(name) for name in sorted(wanted))
     if not pattern:
         return source
-    return Project(source, f"COLUMNS('(?i)^({pattern})$')", label="columns")
+    return Project(source, f"COLUMNS('(?i)^({pattern})$')", label="repartition")
 
 
 def _escaped(name: str) -> str:
@@ -234,7 +234,7 @@ def top_rows(node: Plan) -> Plan:
     sort = node.input
     order = ", ".join(key.sql() for key in sort.keys)
     query = f"SELECT * FROM {{0}} ORDER BY {order} LIMIT {node.num_rows}"
-    first = Gather(Sql((sort.input,), query, label="sort (partial)", splits=True))
+    first = Gather(Sql((sort.input,), query, label="sort (partial)", splits=True, from_rows=True))
     return Limit(Sort(first, sort.keys, npartitions=1), node.num_rows)
 
 
@@ -291,10 +291,14 @@ def _local(node: Aggregate | Distinct, label: str, *, splits: bool = False) -> P
     """A global node applied to each partition by itself, as a query."""
     if isinstance(node, Distinct):
         on = f"ON ({', '.join(quote(name) for name in node.on)}) " if node.on else ""
-        return Sql((node.input,), f"SELECT DISTINCT {on}* FROM {{0}}", label=label, splits=splits)
-    items = ", ".join(f"{e} AS {quote(name)}" for name, e in (*node.keys, *node.aggregates))
+        query = f"SELECT DISTINCT {on}* FROM {{0}}"
+        return Sql((node.input,), query, label=label, splits=splits, from_rows=True)
+    items = ", ".join(named(name, e) for name, e in (*node.keys, *node.aggregates))
     group = f"\nGROUP BY {', '.join(e for _, e in node.keys)}" if node.keys else ""
-    return Sql((node.input,), f"SELECT {items} FROM {{0}}{group}", label=label, splits=splits)
+    # Of no rows, a partial aggregate of columns need not be there; a number of rows is 0.
+    from_rows = bool(node.keys) or (splits and bool(refers(items).columns))
+    query = f"SELECT {items} FROM {{0}}{group}"
+    return Sql((node.input,), query, label=label, splits=splits, from_rows=from_rows)
 
 
 def _distinct(node: Distinct, n: int) -> Plan:
@@ -313,7 +317,8 @@ def _sort(node: Sort, n: int) -> Plan:
 
 def _window(node: Window, n: int) -> Plan:
     moved = Repartition((node.input,), n, By.HASH, node.partition_by, dimension=_dimension(node))
-    return Gather(Sql((moved,), f"SELECT *,\n{node.select}\nFROM {{0}}", label="window"))
+    query = f"SELECT *,\n{node.select}\nFROM {{0}}"
+    return Gather(Sql((moved,), query, label="window", from_rows=True))
 
 
 def _join(node: Join, n: int, spread: Spread) -> Plan:
@@ -328,7 +333,7 @@ def _join(node: Join, n: int, spread: Spread) -> Plan:
         return dataclasses.replace(node, broadcast=True)
     dimension = _dimension(node)
     left, right = (
-        Repartition((side,), n, By.HASH, tuple(quote(k) for k in keys), dimension=dimension)
+        Repartition((side,), n, By.HASH, node.compared(keys), dimension=dimension)
         for side, keys in ((node.left, node.left_keys), (node.right, node.right_keys))
     )
     on = " AND ".join(

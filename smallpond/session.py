@@ -17,11 +17,12 @@ from smallpond.events import Event
 from smallpond.job import Job
 from smallpond.keywords import Keywords
 from smallpond.plan import Format, Gather, Plan, Sql
-from smallpond.sql import fill, literal, refers
+from smallpond.sql import fill, literal, makes_rows_of_rows, placeholders, refers
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+    from graphviz import Digraph
 
     from smallpond.dataframe import DataFrame
 
@@ -149,7 +150,7 @@ class Session:
         """Rows from an Arrow table."""
         if not isinstance(table, pa.Table):
             raise PlanError(f"from_arrow: a pyarrow.Table expected, got {type(table).__name__}")
-        return self._frame(sources.table(table))
+        return self._frame(sources.table(table, named=self.config.named))
 
     def partial_sql(self, query: str, *inputs: DataFrame, **kwargs: Any) -> DataFrame:
         """A query over each partition by itself.
@@ -163,10 +164,12 @@ class Session:
         more = Keywords("partial_sql", kwargs)
         names = {str(i): f"input{i}" for i in range(len(inputs))}
         try:
-            refers(fill(query, names), "query")
+            from_rows = makes_rows_of_rows(fill(query, names))
         except PlanError as error:
-            raise PlanError(f"partial_sql: {error}\nin partial_sql: {query}") from error
-        node = Sql(tuple(df.plan for df in inputs), query, more.udfs(), demand=more.demand())
+            unknown = [name for name in placeholders(query) if name.isdigit()]
+            raise _unparsed("partial_sql", query, error, unknown, names) from error
+        plans = tuple(df.plan for df in inputs)
+        node = Sql(plans, query, more.udfs(), demand=more.demand(), from_rows=from_rows)
         more.done()
         return self._frame(node)
 
@@ -177,7 +180,7 @@ class Session:
         try:
             refers(fill(numbered, {str(i): f"t{i}" for i in range(len(tables))}), "query")
         except PlanError as error:
-            raise PlanError(f"sql: {error}\nin sql: {query}") from error
+            raise _unparsed("sql", query, error, placeholders(query), tables) from error
         return self._frame(Sql(gathered, numbered, label="sql"))
 
     def _frame(self, plan: Plan) -> DataFrame:
@@ -211,6 +214,30 @@ class Session:
 
         write_html(self.job.recorder, Path(path))
 
+    def graph(self) -> Digraph:
+        """The plans that have been run, as one ``graphviz.Digraph``; shared parts appear once.
+
+        Raises:
+            PlanError: the graphviz package is not installed.
+        """
+        from smallpond.explain import digraph  # noqa: PLC0415
+
+        return digraph(self.job.plans)
+
+    def dump_graph(self, path: str | None = None) -> str:
+        """Writes `graph` in DOT, into the job's folder by default; returns the file's path."""
+        return self._dump(path, "graph.dot", lambda file: file.write_text(self.graph().source))
+
+    def dump_timeline(self, path: str | None = None) -> str:
+        """Writes `report`, into the job's folder by default; returns the file's path."""
+        return self._dump(path, "timeline.html", lambda file: self.report(str(file)))
+
+    def _dump(self, path: str | None, name: str, write: Callable[[Path], object]) -> str:
+        file = Path(path or f"{self.config.job_root}/{name}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(file)
+        return str(file)
+
     def shutdown(self) -> None:
         """Stops what runs, and removes the job's folder."""
         self.job.close()
@@ -225,6 +252,15 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.job.close(failed=error is not None)
+
+
+def _unparsed(
+    operation: str, query: str, error: PlanError, asked: list[str], given: Mapping[str, object]
+) -> PlanError:
+    """What is wrong with a query: it reads an input that there is not, or it is no SQL."""
+    absent = [name for name in asked if name not in given]
+    what = f"there is no input {{{absent[0]}}}" if absent else str(error)
+    return PlanError(f"{operation}: {what}\nin {operation}: {query}")
 
 
 SessionBase = Session

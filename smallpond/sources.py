@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
@@ -14,6 +15,7 @@ from smallpond.errors import PlanError
 from smallpond.plan import Files, FileSlice, Format, Memory
 from smallpond.storage import filesystem_of, resolve
 
+_tables = itertools.count()
 _SUFFIXES = {
     Format.PARQUET: (".parquet", ".pq"),
     Format.CSV: (".csv", ".csv.gz", ".csv.zst", ".tsv"),
@@ -71,8 +73,16 @@ def _num_rows(file: FileSlice, storage: tuple[tuple[str, Any], ...]) -> int:
             raise PlanError(f"read_parquet: {file.url} is no Parquet file: {error}") from error
 
 
-def table(value: pa.Table) -> Memory:
-    """A plan that reads a table of the driver's."""
+def table(value: pa.Table, *, named: bool = True) -> Memory:
+    """A plan that reads a table of the driver's.
+
+    Args:
+        value: the table.
+        named: whether a later run of the job has to know the table again, which takes the time
+            to read it once.
+    """
+    if not named:
+        return Memory(f"table {next(_tables)}", value)
     digest = blake2b(value.schema.serialize().to_pybytes(), digest_size=16)
     for batch in value.to_batches():
         # The record batch as it would travel: two equal tables have the same bytes.

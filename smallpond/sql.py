@@ -15,14 +15,6 @@ from smallpond.errors import PlanError
 _BRACES = re.compile(r"\{\{|\}\}|\{(\w+)\}")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _NAMED = re.compile(r"(?<!\{)\{[A-Za-z_]\w*\}(?!\})")
-VOLATILE = {"random", "uuid", "gen_random_uuid", "uuidv7", "nextval", "setseed"}
-AGGREGATES = {
-    *("sum", "count", "count_star", "min", "max", "avg", "mean", "list", "array_agg", "median"),
-    *("string_agg", "group_concat", "first", "last", "any_value", "arg_max", "arg_min", "mode"),
-    *("stddev", "variance", "quantile", "quantile_cont", "quantile_disc", "bool_and", "bool_or"),
-    *("histogram", "approx_count_distinct", "product", "stddev_samp", "stddev_pop", "var_samp"),
-    *("var_pop", "corr", "skewness", "kurtosis", "entropy", "bit_and", "bit_or", "bit_xor"),
-}
 # Aggregates that can be computed from themselves over parts, and how.
 COMBINE = {
     "sum": "sum",
@@ -46,6 +38,16 @@ def quote(name: str) -> str:
 def literal(text: str) -> str:
     """A text as an SQL string."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def named(name: str, expression: str) -> str:
+    """An item of a select list; a plain column needs no name, and errors then speak of itself."""
+    return expression if expression in (name, quote(name)) else f"{expression} AS {quote(name)}"
+
+
+def placeholders(query: str) -> list[str]:
+    """The names in single braces."""
+    return [match[1] for match in _BRACES.finditer(query) if match[1] is not None]
 
 
 def fill(query: str, values: Mapping[str, object]) -> str:
@@ -103,12 +105,12 @@ class Refers:
     @property
     def has_aggregate(self) -> bool:
         """Whether it is (or may be) one value of many rows."""
-        return bool(self.functions & AGGREGATES)
+        return not self.functions.isdisjoint(_functions().aggregates)
 
     @property
     def volatile(self) -> bool:
         """Whether two evaluations may differ."""
-        return bool(self.functions & VOLATILE)
+        return not self.functions.isdisjoint(_functions().volatile)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -116,7 +118,7 @@ def parse(statement: str) -> Any:
     """The parsed statement as DuckDB describes it.
 
     Raises:
-        PlanError: it does not parse; the message shows the place.
+        ParseError: it does not parse.
     """
     import duckdb  # noqa: PLC0415
 
@@ -127,8 +129,22 @@ def parse(statement: str) -> Any:
         raise PlanError(str(error)) from error
     tree = json.loads(rows[0][0])
     if tree["error"]:
-        raise PlanError(_pointed(statement, tree))
+        message = f"{tree.get('error_type', 'parser')} error: {tree['error_message']}"
+        position = str(tree.get("position"))
+        raise ParseError(message, int(position) if position.isdigit() else None)
     return tree["statements"]
+
+
+class ParseError(PlanError):
+    """A text is no SQL.
+
+    Attributes:
+        position: of the mistake in the text, where it is known.
+    """
+
+    def __init__(self, message: str, position: int | None) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 def statement_kind(statement: str) -> str:
@@ -140,7 +156,7 @@ def statement_kind(statement: str) -> str:
     import duckdb  # noqa: PLC0415
 
     try:
-        found = duckdb.extract_statements(_without_names(statement))
+        found = duckdb.extract_statements(without_names(statement))
     except duckdb.Error as error:
         raise PlanError(str(error)) from error
     if len(found) != 1:
@@ -148,7 +164,7 @@ def statement_kind(statement: str) -> str:
     return str(found[0].type.name).removesuffix("_STATEMENT")
 
 
-def _without_names(text: str) -> str:
+def without_names(text: str) -> str:
     """What the engine will put in is a number or a name of its own; braces alone are no SQL.
 
     The text keeps its length, so that errors point to the right place.
@@ -167,16 +183,45 @@ def _parser() -> Any:
     return _shared_parser().cursor()
 
 
-def _pointed(statement: str, tree: Mapping[str, Any]) -> str:
-    """DuckDB's message, with the line it means and a mark below."""
-    message = f"{tree.get('error_type', 'parser')} error: {tree['error_message']}"
-    position = tree.get("position")
-    if position is None or not str(position).isdigit():
-        return message
-    before = statement[: int(position)]
-    line = before.count("\n")
-    column = int(position) - (before.rfind("\n") + 1)
-    return f"{message}\nLINE {line + 1}: {statement.splitlines()[line]}\n{' ' * (column + 8)}^"
+def _pointed(error: ParseError, fragment: str, offset: int) -> PlanError:
+    """The message with the line of the user's text that it means, and a mark below."""
+    if error.position is None:
+        return PlanError(str(error))
+    place = max(0, error.position - offset)
+    message = str(error)
+    if place >= len(fragment):  # our own text follows
+        place, message = len(fragment), "parser error: the text ends too soon"
+    before = fragment[:place]
+    number = before.count("\n")
+    column = place - (before.rfind("\n") + 1)
+    line = (fragment.splitlines() or [""])[min(number, fragment.count("\n"))]
+    label = f"LINE {number + 1}: "
+    return PlanError(f"{message}\n{label}{line}\n{' ' * (column + len(label))}^")
+
+
+@dataclass(frozen=True)
+class _Functions:
+    aggregates: frozenset[str]
+    volatile: frozenset[str]
+
+
+@functools.lru_cache(maxsize=1)
+def _functions() -> _Functions:
+    """What DuckDB's functions are; macros are what they are made of."""
+    rows = _parser().execute(
+        "SELECT function_name, function_type, stability, macro_definition FROM duckdb_functions()"
+    )
+    aggregates, volatile, macros = set(), set(), {}
+    for name, kind, stability, definition in rows.fetchall():
+        if kind == "aggregate":
+            aggregates.add(name)
+        if stability == "VOLATILE":
+            volatile.add(name)
+        if kind == "macro" and definition:
+            macros[name] = set(re.findall(r"\w+", definition))
+    for found in (aggregates, volatile):
+        found |= {name for name, words in macros.items() if words & found}
+    return _Functions(frozenset(aggregates), frozenset(volatile))
 
 
 def refers(fragment: str, kind: str = "select") -> Refers:
@@ -189,13 +234,20 @@ def refers(fragment: str, kind: str = "select") -> Refers:
     Raises:
         PlanError: the text does not parse.
     """
-    fragment = _without_names(fragment)
-    template = {"select": "SELECT {}\nFROM t", "where": "SELECT 1 FROM t WHERE ({}\n)"}
-    statement = template[kind].replace("{}", fragment) if kind != "query" else fragment
+    written, fragment = fragment, without_names(fragment)
+    before, after = {
+        "select": ("SELECT ", "\nFROM t"),
+        "where": ("SELECT 1 FROM t WHERE (", "\n)"),
+        "query": ("", ""),
+    }[kind]
     columns: set[str] = set()
     functions: set[str] = set()
     flags: set[str] = set()
-    _collect(parse(statement), columns, functions, flags)
+    try:
+        _collect(parse(f"{before}{fragment}{after}"), columns, functions, flags)
+    except ParseError as error:
+        shown = written if len(written) == len(fragment) else fragment
+        raise _pointed(error, shown, len(before)) from error
     everything = "star" in flags
     return Refers(
         None if everything else frozenset(columns),
@@ -221,6 +273,25 @@ def _collect(node: Any, columns: set[str], functions: set[str], flags: set[str])
             flags.add(str(kind).lower())
         for value in node.values():
             _collect(value, columns, functions, flags)
+
+
+def makes_rows_of_rows(query: str) -> bool:
+    """Whether a query has no rows if one of its tables has none, whatever their columns are."""
+    uses = refers(query, "query")
+    node = parse(without_names(query))[0]["node"]
+    if node["type"] != "SELECT_NODE" or not _inner(node["from_table"]):
+        return False
+    sets = node["group_sets"]
+    if sets:
+        return [] not in sets
+    return node["aggregate_handling"] == "STANDARD_HANDLING" and not uses.has_aggregate
+
+
+def _inner(table: Any) -> bool:
+    if table["type"] == "JOIN":
+        inner = table["join_type"] == "INNER"
+        return inner and _inner(table["left"]) and _inner(table["right"])
+    return bool(table["type"] == "BASE_TABLE")
 
 
 @dataclass(frozen=True)
@@ -275,8 +346,8 @@ def _single_call(expression: str) -> Any:
 
 def split_alias(expression: str) -> tuple[str, str]:
     """(name, expression) of ``expression AS name``; without a name, the text is the name."""
-    statement = f"SELECT {expression}\nFROM t"
-    selected = parse(statement)[0]["node"]["select_list"]
+    refers(expression)  # says where it does not parse
+    selected = parse(f"SELECT {expression}\nFROM t")[0]["node"]["select_list"]
     if len(selected) != 1:
         raise PlanError(f"one expression expected, got {len(selected)}: {expression!r}")
     alias = selected[0].get("alias") or ""

@@ -27,9 +27,12 @@ def delta_files(path: str, version: int | None, storage: _Storage) -> Files:
         from deltalake.exceptions import DeltaError, TableNotFoundError  # noqa: PLC0415
     except ImportError as error:
         raise PlanError("read_delta: needs deltalake (pip install 'openweek[tables]')") from error
-    options = {name: str(value) for name, value in storage} or None
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
+    options = _options(path, storage, names)
+    if options.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+        options["AWS_ALLOW_HTTP"] = "true"
     try:
-        table = DeltaTable(path, version=version, storage_options=options)
+        table = DeltaTable(path, version=version, storage_options=options or None)
     except (TableNotFoundError, DeltaError) as error:
         raise MissingInputError(f"read_delta: no Delta table at {path}: {error}") from error
     features = set(table.protocol().reader_features or ())
@@ -69,8 +72,14 @@ def iceberg_files(path: str, snapshot_id: int | None, storage: _Storage) -> File
     except ImportError as error:
         raise PlanError("read_iceberg: needs pyiceberg (pip install 'openweek[tables]')") from error
     metadata = path if path.endswith(".json") else _newest_metadata(path, storage)
-    table = StaticTable.from_metadata(metadata, {name: str(value) for name, value in storage})
-    tasks = list(table.scan(snapshot_id=snapshot_id).plan_files())
+    names = ("s3.access-key-id", "s3.secret-access-key", "s3.endpoint", "s3.region")
+    try:
+        table = StaticTable.from_metadata(metadata, _options(path, storage, names))
+        tasks = list(table.scan(snapshot_id=snapshot_id).plan_files())
+    except FileNotFoundError as error:
+        raise MissingInputError(f"read_iceberg: no metadata file {metadata}: {error}") from error
+    except ValueError as error:
+        raise PlanError(f"read_iceberg: {metadata}: {error}") from error
     if any(task.delete_files for task in tasks):
         raise PlanError(
             f"read_iceberg: {path} has delete files, which its data files alone do not show "
@@ -86,6 +95,21 @@ def iceberg_files(path: str, snapshot_id: int | None, storage: _Storage) -> File
         for task in tasks
     ]
     return _files("read_iceberg", path, files, storage, hive=False)
+
+
+def _options(path: str, storage: _Storage, names: tuple[str, str, str, str]) -> dict[str, str]:
+    """Options for S3 under other names: key, secret, endpoint, region; for others as they are."""
+    given = dict(storage)
+    if not path.startswith(("s3://", "s3a://")):
+        return {name: str(value) for name, value in storage if "://" in path}
+    client = given.get("client_kwargs") or {}
+    values = (
+        given.get("key"),
+        given.get("secret"),
+        given.get("endpoint_url") or client.get("endpoint_url"),
+        client.get("region_name"),
+    )
+    return {name: str(value) for name, value in zip(names, values, strict=True) if value}
 
 
 def _files(

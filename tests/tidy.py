@@ -38,7 +38,7 @@ HEAVY = {
     *("pandas", "polars", "deltalake", "pyiceberg", "graphviz"),
 }
 
-# These unpickle what comes through a pipe from a process that they have started, or were started by.
+# These unpickle what comes through a pipe from a process that they started, or that started them.
 PRIVATE_PIPES = {"benchmarks/ranks.py", "smallpond/executors/process.py"}
 
 EMPTY_NAMES = {"utils", "common", "misc", "helpers"}

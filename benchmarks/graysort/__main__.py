@@ -31,6 +31,7 @@ _PEER_ROUNDS = 5
 _EXAMPLES = """examples:
   python -m benchmarks graysort --bytes 1G --data-root /tmp
   python -m benchmarks graysort --bytes 10G --data-root DIR --memory-limit 2G --skewed
+  python -m benchmarks graysort --bytes 2G --data-root DIR --memory-limit 500M --peers gnu-sort
   python -m benchmarks graysort --bytes 1G --data-root DIR --peers --json sorted.json
 
 exit code: 0; 1 if an output was not sorted or lost a record, or a file changed on the disk; 2 for
@@ -83,7 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--skewed", action="store_true", help="half of the records share few keys")
     parser.add_argument(
-        "--peers", action="store_true", help=f"sort the same data with {', '.join(PEERS)}, too"
+        "--peers",
+        nargs="?",
+        const=",".join(PEERS),
+        metavar="LIST",
+        help=f"sort the same data with these, too; default: {','.join(PEERS)}",
     )
     parser.add_argument(
         "--rounds",
@@ -104,8 +109,8 @@ def _run(arguments: argparse.Namespace) -> int:
     screen = Console(highlight=False)
     with work_folder(arguments.data_root, keep=arguments.keep) as folder:
         copies = ["input", "runs", "output"]
-        copies += ["lines of text"] if arguments.peers else []
-        copies += ["output to keep"] if arguments.peers and arguments.keep else []
+        copies += ["lines of text"] if task.peers else []
+        copies += ["output to keep"] if task.peers and arguments.keep else []
         check_space(folder, task.num_bytes, len(copies), ", ".join(copies))
         outcome = run(task, folder, screen)
         # A table is left whole in files and pipes, which have no width.
@@ -123,9 +128,9 @@ def _task(arguments: argparse.Namespace) -> Task:
     num_records = parse_records("--bytes", arguments.bytes)
     memory_bytes = parse_bytes("--memory-limit", arguments.memory_limit)
     num_workers = _usable_cpus() if arguments.workers is None else arguments.workers
-    num_rounds = arguments.rounds
+    peers, num_rounds = _peers(arguments.peers), arguments.rounds
     if num_rounds is None:
-        num_rounds = _PEER_ROUNDS if arguments.peers else 1
+        num_rounds = _PEER_ROUNDS if peers else 1
     for option, value in (("--workers", num_workers), ("--rounds", num_rounds)):
         if value < 1:
             raise GraySortError(f"{option}: number must be at least 1, got {value}")
@@ -138,9 +143,21 @@ def _task(arguments: argparse.Namespace) -> Task:
         options=Options(memory_bytes, num_workers),
         skewed=arguments.skewed,
         workers=workers,
-        peers=tuple(PEERS) if arguments.peers else (),
+        peers=peers,
         num_rounds=num_rounds,
     )
+
+
+def _peers(wanted: str | None) -> tuple[str, ...]:
+    if wanted is None:
+        return ()
+    names = [name.strip() for name in wanted.split(",")]
+    if unknown := [name for name in names if name not in PEERS]:
+        raise GraySortError(
+            f"--peers: peers must be some of {','.join(PEERS)}, got {unknown[0]!r} "
+            "(separate several with commas)"
+        )
+    return tuple(dict.fromkeys(names))
 
 
 def _usable_cpus() -> int:

@@ -72,21 +72,22 @@ def _phase_table(task: Task, outcome: Outcome) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     costs = outcome.phases.costs if outcome.phases else {}
     for name, cost in costs.items():
-        table.add_row(name, *_cells(cost, task.num_bytes))
+        moved = max(cost.bytes_read, cost.bytes_written)  # little of the data by `sample`
+        table.add_row(name, *_cells(cost, moved, task.num_bytes))
     if outcome.phases:
         best, total = outcome.fastest(OURS), outcome.phases.total(*SORT_PHASES)
         # With the start of the workers, the removal of runs, and this process's own work.
         total.wall_s, total.cpu_s = best.wall_s, best.cpu_s
         table.add_section()
-        table.add_row("[bold]whole sort", *_cells(total, task.num_bytes))
+        table.add_row("[bold]whole sort", *_cells(total, task.num_bytes, task.num_bytes))
     return table
 
 
-def _cells(cost: Cost, num_bytes: int) -> tuple[str, ...]:
+def _cells(cost: Cost, moved: int, num_bytes: int) -> tuple[str, ...]:
     return (
         str(cost.num_tasks),
         f"{cost.wall_s:.2f}",
-        f"{num_bytes / 1e6 / cost.wall_s:,.0f}",
+        f"{moved / 1e6 / cost.wall_s:,.0f}",
         f"{cost.cpu_s:.2f}",
         f"{cost.cpu_s / (num_bytes / 1e9):.2f}",
         in_units(cost.bytes_read),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +11,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from smallpond.functions import Udf
+from smallpond.errors import UserCodeError
+from smallpond.functions import Udf, user_frames
 
 _WATCH_S = 0.1
 
@@ -115,11 +117,28 @@ def register(con: Any, udf: Udf) -> None:
         return
     con.create_function(
         udf.name,
-        udf.function.load() if udf.parameters is None else _bare(udf.function.load()),
+        _telling(udf),
         list(udf.parameters) if udf.parameters is not None else None,
         udf.returns,
         type=PythonUDFType.ARROW if udf.arrow else PythonUDFType.NATIVE,
     )
+
+
+def _telling(udf: Udf) -> Callable[..., Any]:
+    """The function; what it raises says where, of which DuckDB passes on the text alone."""
+    assert udf.function is not None  # noqa: S101 (the caller has looked)
+    function = udf.function.load()
+    if udf.parameters is not None:
+        function = _bare(function)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise UserCodeError(f"{udf.name} raised\n{user_frames(error)}") from error
+
+    return call
 
 
 def _bare(function: Any) -> Any:

@@ -82,12 +82,14 @@ class Keys:
         """Rows that cut the sorted sample into equal pieces."""
         assert self._sink.boundaries is not None  # noqa: S101 (the planner gives them)
         query = self._running.query(self._sink.boundaries)
+        if query.is_nothing(self._sink.boundaries):
+            return pa.table({})
         keys = [order_sql(f"k{i}", kind) or "NULL" for i, kind in enumerate(types)] or ["NULL"]
         named = ", ".join(f"{key} AS c{i}" for i, key in enumerate(keys))
         sample = self._running.lossless_table(query, query.text(self._sink.boundaries, named))
         n = self._sink.npartitions
         places = [sample.num_rows * i // n for i in range(1, n)] if sample.num_rows else []
-        return sample.take(places)
+        return sample.take(pa.array(places, pa.int64()))
 
     def __call__(self, batch: pa.RecordBatch) -> NDArray[Any]:
         columns = [batch.column(name) for name in self.hidden]

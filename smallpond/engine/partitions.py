@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smallpond.engine.listing import LISTING, SLICES
-from smallpond.engine.rows import UserCodeError, call_once, regrouped
-from smallpond.errors import SmallpondError, TaskError
+from smallpond.engine.rows import call_once, regrouped
+from smallpond.errors import SmallpondError, TaskError, UserCodeError
 from smallpond.functions import user_frames
 from smallpond.plan import OWN_FILES, Files, FileSlice, Format, Function, Memory, Plan, Shape
+from smallpond.storage import filesystem_of, is_remote
 
 if TYPE_CHECKING:
     from smallpond.engine.run import Run
@@ -130,17 +131,22 @@ def _batches(node: Function, running: Run) -> Iterator[pa.Table]:
 
 
 def _script(node: Function, running: Run) -> Iterator[pa.Table]:
-    folder = _folder(running)
-    Path(folder).mkdir(parents=True, exist_ok=True)
     aside = f"{running.attempt.settings.temp_root}/{running.attempt.id}"
     running.on_exit(lambda: shutil.rmtree(aside, ignore_errors=True))
-    Path(aside).mkdir(parents=True, exist_ok=True)
+    goal = _folder(running)
+    folder = f"{aside}/output" if is_remote(goal) else goal
+    Path(folder).mkdir(parents=True, exist_ok=True)
     inputs = [_dataset(s, running, f"{aside}/{i}") for i, s in enumerate(node.sources)]
     if _called(node, running, inputs, folder) is not True:
         raise TaskError(
             f"{node.label}: {node.function.name} did not return True, which says that it failed"
         )
-    files = sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    files = [f"{goal}/{path.relative_to(folder).as_posix()}" for path in paths]
+    if is_remote(goal):
+        for path, file in zip(paths, files, strict=True):
+            filesystem, target = filesystem_of(file, dict(running.attempt.settings.storage))
+            filesystem.put_file(str(path), target)
     yield pa.table({"file": files}, schema=LISTING)
 
 
@@ -184,13 +190,16 @@ def _dataset(source: Plan, running: Run, folder: str) -> DataSet:
         dataset.generated_columns = list(source.generated)
         dataset.union_by_name = ("union_by_name", "true") in source.options
         return dataset
-    path = f"{folder}/data.parquet"
-    Path(folder).mkdir(parents=True, exist_ok=True)
     stream = running.stream(source, lossless=False)
-    with pq.ParquetWriter(path, stream.schema) as writer:
+    filesystem, place = filesystem_of(folder, dict(running.attempt.settings.storage))
+    filesystem.makedirs(place, exist_ok=True)
+    with (
+        filesystem.open(f"{place}/data.parquet", "wb") as file,
+        pq.ParquetWriter(file, stream.schema) as writer,
+    ):
         for batch in stream.batches:
             writer.write_batch(batch)
-    return parquet_of([FileSlice(path, Path(path).stat().st_size)])
+    return parquet_of([FileSlice(f"{folder}/data.parquet", 0)])
 
 
 def _files_of(dataset: DataSet, folder: str) -> Files:

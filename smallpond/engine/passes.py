@@ -98,16 +98,9 @@ def _kept(source: Plan, keys: list[str], passes: int, index: int) -> Plan:
 
 
 def _join(plan: Join, passes: int, index: int) -> Plan:
-    """Both sides cut alike; keys that compare equal must hash alike, so they go through text."""
-    left, right = (
-        [_text(quote(key)) for key in keys] for keys in (plan.left_keys, plan.right_keys)
-    )
+    """Both sides cut alike, by the hash that DuckDB itself joins by."""
     return dataclasses.replace(
         plan,
-        left=_kept(plan.left, left, passes, index),
-        right=_kept(plan.right, right, passes, index),
+        left=_kept(plan.left, list(plan.compared(plan.left_keys)), passes, index),
+        right=_kept(plan.right, list(plan.compared(plan.right_keys)), passes, index),
     )
-
-
-def _text(key: str) -> str:
-    return f"coalesce(TRY_CAST({key}::VARCHAR AS DOUBLE)::VARCHAR, {key}::VARCHAR)"

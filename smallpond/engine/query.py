@@ -33,9 +33,11 @@ from smallpond.plan import (
     Union,
     Window,
 )
-from smallpond.sql import fill, literal, quote
+from smallpond.rules import is_rowwise
+from smallpond.sql import fill, literal, named, quote
 from smallpond.storage import filesystem_of
 
+NO_COLUMNS = "__smallpond_no_columns"
 _names = itertools.count()
 
 
@@ -65,17 +67,17 @@ class Query:
         placeholders: values for ``{name}`` in users' queries.
         stream: makes a reader of a Python function's rows.
         spoil: told before the user's own statements run.
-        columns_unknown: whether an input has neither rows nor columns, because a Python function
-            that does not say its schema got no rows. What then does not bind has no rows either.
+        purpose: what the query is for, where it is not one of the user's steps that is wrong.
     """
 
     con: Any
     placeholders: Mapping[str, object]
     stream: Callable[[Function], pa.RecordBatchReader]
     spoil: Callable[[], None] = lambda: None
-    columns_unknown: bool = False
+    purpose: str = "read"
     steps: list[Step] = field(default_factory=list)
     _known: dict[int, str] = field(default_factory=dict)
+    _nothing: set[str] = field(default_factory=set)
 
     def text(self, plan: Plan, select: str = "*") -> str:
         """The whole query, with other columns if so wished."""
@@ -113,6 +115,14 @@ class Query:
             self._known[id(plan)] = self._add(plan)
         return self._known[id(plan)]
 
+    def is_nothing(self, plan: Plan) -> bool:
+        """Whether a node has neither rows nor columns.
+
+        A Python function without a schema shows its columns by its rows. Where it has made none,
+        what would only pick or reshape rows has none either, whatever columns it speaks of.
+        """
+        return self.relation(plan) in self._nothing
+
     def close(self) -> None:
         """Ends the query, and lets go of what was registered."""
         self.con.close()
@@ -137,19 +147,23 @@ class Query:
         self.steps.append(Step(name, text, operation, written, once))
         return name
 
-    def _register_known(self, source: Any) -> str:
-        """Rows of a Python function that had none to make, and so no columns, get one to bind."""
-        if len(source.schema) == 0:
-            self.columns_unknown = True
-            source = pa.table({"no_column_is_known": pa.array([], pa.int8())})
-        return self._register(source)
-
-    def _register(self, source: object) -> str:
+    def _register(self, source: Any) -> str:
         name = f"t{next(_names)}"
+        if not len(source.schema):
+            self._nothing.add(name)
+            source = pa.table({NO_COLUMNS: pa.array([], pa.bool_())})  # DuckDB wants one
         self.con.register(name, source)
         return name
 
+    def _those_with_columns(self, sources: Sequence[Plan]) -> list[str]:
+        names = [self.relation(source) for source in sources]
+        return [name for name in names if name not in self._nothing] or names[:1]
+
     def _add(self, plan: Plan) -> str:
+        if passes_nothing_on(plan):
+            nothing = next((one for one in plan.inputs if self.is_nothing(one)), None)
+            if nothing is not None:
+                return self.relation(nothing)
         match plan:
             case Files(format=Format.IPC):
                 return self._register(ipc_table(plan))
@@ -158,9 +172,11 @@ class Query:
             case Memory():
                 return self._register(plan.table)
             case Parts():
-                return self._register_known(table_of(plan))
+                return self._register(table_of(plan))
             case Function():
-                name = self._register_known(self.stream(plan))
+                name = self._register(self.stream(plan))
+                if name in self._nothing:
+                    return name
                 return self._step(f"FROM {name}", plan.label, once=True)
             case Project():
                 source = self.relation(plan.input)
@@ -181,10 +197,14 @@ class Query:
                 written = fill(plan.query.strip().rstrip(";"), values)
                 return self._step(written, plan.label, written)
             case Concat():
-                sources = [self.relation(source) for source in plan.sources]
+                sources = self._those_with_columns(plan.sources)
+                if len(sources) == 1:
+                    return sources[0]
                 return self._step("\nUNION ALL\n".join(f"FROM {s}" for s in sources), "concat")
             case Union():
-                sources = [self.relation(source) for source in plan.sources]
+                sources = self._those_with_columns(plan.sources)
+                if len(sources) == 1:
+                    return sources[0]
                 text = "\nUNION ALL BY NAME\n".join(f"SELECT * FROM {s}" for s in sources)
                 return self._step(text, "union")
             case Aggregate():
@@ -231,7 +251,7 @@ class Query:
     def _aggregate(self, plan: Aggregate) -> str:
         source = self.relation(plan.input)
         items = [*plan.keys, *plan.aggregates]
-        select = ",\n".join(f"{expression} AS {quote(name)}" for name, expression in items)
+        select = ",\n".join(named(name, expression) for name, expression in items)
         group = f"\nGROUP BY {', '.join(expr for _, expr in plan.keys)}" if plan.keys else ""
         written = ", ".join(expression for _, expression in items)
         return self._step(f"SELECT\n{select}\nFROM {source}{group}", "group_by", written)
@@ -248,8 +268,13 @@ class Query:
         text = f"SELECT {plan.select}\nFROM {left} l {kind} JOIN {right} r\nON {on}"
         return self._step(text, "join", on)
 
-    def explain(self, error: Exception) -> Exception:
-        """The user's error from DuckDB's: which operation it was, and its SQL."""
+    def explain(self, error: Exception, text: str = "") -> Exception:
+        """The user's error from DuckDB's: which operation it was, and its SQL.
+
+        Args:
+            error: what DuckDB raised.
+            text: the query that it raised it for.
+        """
         import duckdb  # noqa: PLC0415
 
         if isinstance(error, duckdb.OutOfMemoryException):
@@ -257,10 +282,22 @@ class Query:
         guilty = self._first_that_does_not_bind()
         if guilty is not None:
             step, error = guilty
-            return TaskError(f"{step.operation}: {_relined(str(error), self, step)}{_quoted(step)}")
-        written = "".join(_quoted(step) for step in self.steps if step.written)
+            message = _placed(str(error), self._with(step.name), step)
+            if self._nothing:
+                message = (
+                    "the function before it made no rows here, so that its columns are unknown "
+                    f"(pass schema= to it)\n{message}"
+                )
+            return TaskError(f"{step.operation}: {message}{_quoted(step)}")
         kind = DeviceError if isinstance(error, duckdb.IOException) else TaskError
-        return kind(f"{self.steps[-1].operation if self.steps else 'read'}: {error}{written}")
+        if isinstance(error, duckdb.BinderException | duckdb.CatalogException):
+            return kind(f"{self.purpose}: {error}")  # all steps bind, so it is what is around them
+        meant = next((s for s in self.steps if _is_meant(str(error), text, s)), None)
+        if meant is not None:
+            return kind(f"{meant.operation}: {_placed(str(error), text, meant)}{_quoted(meant)}")
+        written = "".join(_quoted(step) for step in self.steps if step.written)
+        operation = self.steps[-1].operation if written else self.purpose
+        return kind(f"{operation}: {error}{written}")
 
     def _first_that_does_not_bind(self) -> tuple[Step, Exception] | None:
         import duckdb  # noqa: PLC0415
@@ -278,21 +315,56 @@ class Query:
         return None
 
 
+def passes_nothing_on(plan: Plan) -> bool:
+    """Whether a node has no rows if an input has none, whatever the columns are."""
+    match plan:
+        case Filter() | Sort() | Distinct() | Limit() | Window():
+            return True
+        case Project():
+            return is_rowwise(plan.select)
+        case Aggregate():
+            return bool(plan.keys)
+        case Sql():
+            return plan.from_rows
+    return False
+
+
 def _quoted(step: Step) -> str:
     return f"\nin {step.operation}: {step.written}" if step.written else ""
 
 
-def _relined(message: str, query: Query, step: Step) -> str:
-    """The message with line numbers of the user's own text instead of the whole query's."""
-    whole = query._with(step.name)  # noqa: SLF001 (one module)
-    if not step.written or step.written not in whole:
+_LINE = re.compile(r"LINE (\d+):")
+# What DuckDB calls wrong without saying where it stands.
+_WRONG = re.compile(r"(?:[Cc]olumn|[Nn]ame|[Ff]unction|[Tt]able)(?: with name)? \"?(\w+)\"?")
+
+
+def _lines_before(text: str, step: Step) -> int | None:
+    """How many lines of a query are before the user's own text; None if that is not there."""
+    if not step.written or step.written not in text:
+        return None
+    return text[: text.rindex(step.written)].count("\n")
+
+
+def _is_meant(message: str, text: str, step: Step) -> bool:
+    """Whether the line that a message speaks of belongs to a step's text."""
+    line, before = _LINE.search(message), _lines_before(text, step)
+    if line is None or before is None:
+        return False
+    return before < int(line[1]) <= before + len(step.written.splitlines())
+
+
+def _placed(message: str, text: str, step: Step) -> str:
+    """The message with the line of the user's own text instead of the whole query's."""
+    before = _lines_before(text, step)
+    if before is None:
         return message
-    before = whole[: whole.rindex(step.written)].count("\n")
-
-    def number(match: re.Match[str]) -> str:
-        return f"LINE {max(1, int(match[1]) - before)}:"
-
-    return re.sub(r"LINE (\d+):", number, message)
+    if _LINE.search(message):
+        return _LINE.sub(lambda match: f"LINE {max(1, int(match[1]) - before)}:", message)
+    for wrong in _WRONG.findall(message):
+        for number, line in enumerate(step.written.splitlines(), start=1):
+            if re.search(rf"\b{wrong}\b", line):
+                return f"{message}\nLINE {number}: {line}"
+    return message
 
 
 def table_of(plan: Parts) -> pa.Table:

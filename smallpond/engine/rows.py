@@ -7,13 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from smallpond.errors import InjectedFault, TaskError
+from smallpond.errors import InjectedFault, TaskError, UserCodeError
 from smallpond.functions import user_frames
 from smallpond.plan import Function, Shape
-
-
-class UserCodeError(TaskError):
-    """The user's function raised; the message shows where."""
 
 
 def apply(
@@ -42,7 +38,7 @@ def _guarded(node: Function) -> Callable[..., Any]:
             return function(*arguments)
         except InjectedFault:
             raise  # the function has asked for it
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserCodeError(
                 f"{node.label}: {node.function.name} raised\n{user_frames(error)}"
             ) from error
@@ -64,6 +60,11 @@ def _mapped(
         for row in batch.to_pylist():
             value = call(row)
             if node.shape is Shape.ROW_TO_ROWS:
+                if isinstance(value, dict | str) or not isinstance(value, Iterable):
+                    raise TaskError(
+                        f"{node.label}: {node.function.name} must return a list of dicts for each "
+                        f"row, got {type(value).__name__}: {value!r:.80}"
+                    )
                 rows.extend(_checked(node, row_out) for row_out in value)
             else:
                 rows.append(_checked(node, value))
@@ -104,7 +105,7 @@ def _batches(
     for table in regrouped(batches, node.batch_rows, schema):
         seen = True
         yield _result(node, call(table))
-    if not seen:
+    if not seen and len(schema):
         # The function alone knows what it makes of columns, so it is asked with no rows.
         yield _result(node, call(schema.empty_table()))
 
@@ -138,7 +139,12 @@ def _result(node: Function, value: Any) -> pa.Table:
             f"{type(value).__name__}"
         )
     if node.schema is not None:
-        return value.cast(node.schema)
+        try:
+            return value.select(node.schema.names).cast(node.schema)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
+            raise TaskError(
+                f"{node.label}: what {node.function.name} returned does not fit schema=: {error}"
+            ) from error
     return value
 
 
@@ -151,9 +157,9 @@ _SETTLE_BYTES = 8 << 20
 
 
 def settled(
-    tables: Iterable[pa.Table], operation: str
+    tables: Iterable[pa.Table], operation: str, given: pa.Schema | None
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """One schema for all tables: what the first of them, up to 8 MB, have in common.
+    """One schema for all tables: the given one, or what the first of them, up to 8 MB, share.
 
     Types that were guessed from values differ where values do: a column may be all null at first.
 
@@ -163,13 +169,11 @@ def settled(
     source = iter(tables)
     first: list[pa.Table] = []
     size = 0
-    for table in source:
+    while given is None and size <= _SETTLE_BYTES and (table := next(source, None)) is not None:
         first.append(table)
         size += table.nbytes
-        if size > _SETTLE_BYTES:
-            break
     schemas = [table.schema for table in first if table.num_columns]
-    schema = _unified(schemas, operation) if schemas else pa.schema([])
+    schema = given or (_unified(schemas, operation) if schemas else pa.schema([]))
 
     def batches() -> Iterator[pa.RecordBatch]:
         for table in first:

@@ -19,7 +19,7 @@ from smallpond.engine.listing import LISTING, located
 from smallpond.engine.passes import in_passes, one_by_one
 from smallpond.engine.query import Query, table_of
 from smallpond.engine.write import write_files
-from smallpond.errors import InjectedFault, TaskError
+from smallpond.errors import InjectedFault
 from smallpond.events import Metrics
 from smallpond.handoff import Part, PartWriter, iter_part
 from smallpond.plan import (
@@ -142,14 +142,14 @@ class Run:
         if node.shape is Shape.ROW_TO_BOOL:
             kept = (batch for table in made for batch in table.to_batches())
             return Stream(source.schema, kept, native=False)
-        schema, batches = rows.settled(made, node.label)
+        schema, batches = rows.settled(made, node.label, node.schema)
         return Stream(schema, batches, native=False)
 
     def _whole(self, node: Function) -> Stream:
         from smallpond.engine.partitions import whole_partitions  # noqa: PLC0415
 
         made = whole_partitions(node, self)
-        schema, batches = rows.settled(made, node.label)
+        schema, batches = rows.settled(made, node.label, node.schema)
         return Stream(schema, batches, native=False)
 
     def _reader(self, node: Function) -> pa.RecordBatchReader:
@@ -167,7 +167,13 @@ class Run:
         """An empty query, with all registered that a program needs."""
         udfs = [u for n in walk(plan) if isinstance(n, Project | Filter | Sql) for u in n.udfs]
         self._stack.enter_context(self._instance.functions(tuple(udfs)))
-        query = Query(self._instance.cursor(), self._placeholders, self._reader, self._spoil)
+        query = Query(
+            self._instance.cursor(),
+            self._placeholders,
+            self._reader,
+            self._spoil,
+            self.attempt.task.name,
+        )
         self._stack.callback(query.close)
         for node in walk(plan):
             if isinstance(node, Files):
@@ -178,13 +184,9 @@ class Run:
     def with_keys(self, plan: Plan, keys: Keys) -> Stream:
         """The rows of a program, with key columns behind their own."""
         query = self.query(plan)
-        try:
-            text = query.text(plan, keys.select(query, plan))
-        except TaskError:
-            if query.columns_unknown:
-                return _NOTHING
-            raise
-        return self._open(query, text, lossless=True)
+        if query.is_nothing(plan):
+            return _NOTHING
+        return self._open(query, query.text(plan, keys.select(query, plan)), lossless=True)
 
     def lossless_table(self, query: Query, text: str) -> pa.Table:
         """All rows of a query, in DuckDB's own types."""
@@ -193,6 +195,8 @@ class Run:
 
     def _query(self, plan: Plan, *, lossless: bool) -> Stream:
         query = self.query(plan)
+        if query.is_nothing(plan):
+            return _NOTHING
         return self._open(query, query.text(plan), lossless=lossless)
 
     def _open(self, query: Query, text: str, *, lossless: bool) -> Stream:
@@ -205,15 +209,13 @@ class Run:
             self._instance.lossless(lossless)
             reader = query.con.sql(text).to_arrow_reader(BATCH_ROWS)
         except duckdb.Error as error:
-            if query.columns_unknown:
-                return _NOTHING
-            raise query.explain(error) from error
+            raise query.explain(error, text) from error
 
         def batches() -> Iterator[pa.RecordBatch]:
             try:
                 yield from reader
             except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
-                raise query.explain(error) from error
+                raise query.explain(error, text) from error
 
         return Stream(reader.schema, batches(), native=True)
 

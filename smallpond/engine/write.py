@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from smallpond.plan import OWN_FILES, Dim, Files, Format, Write
+from smallpond.plan import OWN_FILES, Dim, Files, Format, Plan, Write
 from smallpond.sql import literal, quote
 from smallpond.storage import filesystem_of, register_with_duckdb
 
@@ -40,10 +40,29 @@ def write_files(plan: Write, running: Run) -> tuple[list[str], int]:
     if many and "://" not in folder:
         Path(target).mkdir(parents=True, exist_ok=True)
     query = running.query(plan.input)
+    if query.is_nothing(plan.input):
+        return [], 0
     register_with_duckdb(query.con, [folder], dict(plan.storage))
     options = _options(plan, attempt.task.dims)
-    text = f"COPY (\n{query.text(plan.input)}\n) TO {literal(target)} ({options})"
+    select = _exact(query, plan.input) if plan.format is Format.PARQUET else "*"
+    text = f"COPY (\n{query.text(plan.input, select)}\n) TO {literal(target)} ({options})"
     return copy(query, text)
+
+
+def _exact(query: Query, source: Plan) -> str:
+    """The columns, sums of integers as DECIMAL(38, 0).
+
+    Such sums are 128 bits wide; Parquet has no such integer, and DuckDB would write doubles.
+    """
+    relation = query.bound(query.text(source))
+    wide = [
+        quote(str(name))
+        for name, kind in zip(relation.columns, relation.types, strict=True)
+        if str(kind) in ("HUGEINT", "UHUGEINT")
+    ]
+    if not wide:
+        return "*"
+    return f"* REPLACE ({', '.join(f'CAST({name} AS DECIMAL(38, 0)) AS {name}' for name in wide)})"
 
 
 def copy(query: Query, text: str) -> tuple[list[str], int]:
@@ -53,7 +72,7 @@ def copy(query: Query, text: str) -> tuple[list[str], int]:
     try:
         [(rows, files)] = query.con.execute(text).fetchall()
     except duckdb.Error as error:
-        raise query.explain(error) from error
+        raise query.explain(error, text) from error
     return [str(file) for file in files], int(rows)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallpond.config import Config
@@ -18,6 +17,7 @@ from smallpond.logical.sinks import DataSinkNode, SinkType, deliver
 from smallpond.logical.tree import FINAL, LogicalPlan, Numbers
 from smallpond.physical import Graph
 from smallpond.plan import OWN_FILES
+from smallpond.storage import filesystem_of
 from smallpond.task import Task
 
 if TYPE_CHECKING:
@@ -119,11 +119,11 @@ class ExecutionPlan:
 
     def _remove_handed_on(self) -> None:
         """What tasks handed on to others is of use only to a job that is not done."""
-        folder = Path(self._job.config.job_root, "output")
-        if "://" in self._job.config.job_root or not folder.is_dir():
-            return
-        for path in (*folder.glob("*.arrow"), *folder.glob("*.json")):
-            path.unlink(missing_ok=True)
+        config = self._job.config
+        filesystem, folder = filesystem_of(f"{config.job_root}/output", dict(config.storage))
+        for pattern in ("*.arrow", "*.json"):
+            for name in filesystem.glob(f"{folder}/{pattern}"):
+                filesystem.rm_file(name)
 
     # ---- results
 

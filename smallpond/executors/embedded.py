@@ -39,6 +39,11 @@ def usable_memory_bytes() -> int:
     return int(0.8 * min(sizes, default=8 << 30))
 
 
+def usable_gpus() -> int:
+    """GPUs of this machine, as Linux shows them."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
 def needs_process(program: Plan) -> bool:
     """Whether a program calls Python functions."""
     return any(
@@ -57,7 +62,7 @@ class Embedded:
     shared_memory = True
 
     def __init__(self, cpus: int, memory_bytes: int, temp_root: str, time_zone: str) -> None:
-        self._worker = Worker("local", cpus, memory_bytes)
+        self._worker = Worker("local", cpus, memory_bytes, usable_gpus())
         self._instances = Instances(temp_root, time_zone)
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._queries: dict[str, Instance] = {}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from smallpond.logical.base_node import Context, Node
+from smallpond.logical.partition_by_value import (
+    HashPartitionNode,
+    RangePartitionNode,
+    ShuffleNode,
+)
 from smallpond.logical.partition_nodes import (
     DataSetPartitionNode,
     EvenlyDistributedPartitionNode,
-    HashPartitionNode,
     LoadPartitionedDataSetNode,
     PartitionNode,
-    RangePartitionNode,
     RepeatPartitionNode,
-    ShuffleNode,
     UserDefinedPartitionNode,
     UserPartitionedDataSourceNode,
 )

@@ -1,4 +1,4 @@
-"""What a user sees of a run: progress bars while it lasts, a page about it afterwards."""
+"""What a user sees of a run: progress while it lasts, a page about it afterwards."""
 
 from smallpond.report.progress import progress_listener
 from smallpond.report.recorder import Recorder

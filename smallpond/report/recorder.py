@@ -1,204 +1,263 @@
-"""What happened in a session, kept small: one row per attempt, sums per stage."""
+"""What happened in a session, kept small: a row of numbers for each attempt at a task."""
 
 from __future__ import annotations
 
-import statistics
-from dataclasses import dataclass, field
+import copy
+import math
+import threading
+from array import array
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from smallpond.events import Event, RunFinished, RunStarted, Stage, State, TaskEvent
+from smallpond.report.stages import Attempt, StageStatistics, stage_statistics
 
 MAX_ATTEMPTS = 200_000
+MAX_RUNS = 1000
+_MAX_ERRORS = 1000
+_MAX_ERROR_LENGTH = 500
+STATES = tuple(State)
+_STATE_IDX = {state: index for index, state in enumerate(STATES)}
+
+
+class Names:
+    """Texts with a number each."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def number(self, name: str) -> int:
+        """The number of a text, which gets the next one when it is new."""
+        return self._numbers.setdefault(name, len(self._numbers))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+
+def _flags() -> array[int]:
+    return array("b")
+
+
+def _numbers() -> array[int]:
+    return array("i")
+
+
+def _amounts() -> array[int]:
+    return array("q")
+
+
+def _seconds() -> array[float]:
+    return array("d")
 
 
 @dataclass(slots=True)
-class Attempt:
-    """One try at a task.
+class Attempts:
+    """A column for each thing that is known of attempts; row i of all of them is one attempt.
+
+    A task that was not run because its output was there has a row, too, that ends as it begins.
 
     Attributes:
-        lane: which of the processors that were busy at the same time it had, for drawing.
-        end_s: None while it runs.
+        task, partition, worker: numbers of names.
+        number: 0 for the first try of a task.
+        state: index into `STATES`.
+        end_s: NaN while it runs.
     """
 
-    stage_idx: int
-    task_key: str
-    partition: str
-    number: int
-    worker: str
-    begin_s: float
-    lane: int
-    end_s: float | None = None
-    state: State = State.STARTED
-    rows: int = 0
-    num_bytes: int = 0
-    spilled_bytes: int = 0
-    cpu_s: float = 0.0
-    error: str = ""
-    speculative: bool = False
-    passes: int = 1
+    stage_idx: array[int] = field(default_factory=_numbers)
+    task: array[int] = field(default_factory=_numbers)
+    partition: array[int] = field(default_factory=_numbers)
+    worker: array[int] = field(default_factory=_numbers)
+    number: array[int] = field(default_factory=_numbers)
+    passes: array[int] = field(default_factory=_numbers)
+    speculative: array[int] = field(default_factory=_flags)
+    state: array[int] = field(default_factory=_flags)
+    begin_s: array[float] = field(default_factory=_seconds)
+    end_s: array[float] = field(default_factory=_seconds)
+    rows_in: array[int] = field(default_factory=_amounts)
+    rows_out: array[int] = field(default_factory=_amounts)
+    bytes_in: array[int] = field(default_factory=_amounts)
+    bytes_out: array[int] = field(default_factory=_amounts)
+    spilled_bytes: array[int] = field(default_factory=_amounts)
+    cpu_s: array[float] = field(default_factory=_seconds)
+
+    def __len__(self) -> int:
+        return len(self.task)
 
 
-@dataclass(frozen=True, slots=True)
-class StageSummary:
-    """What the tasks of a stage did together.
-
-    Attributes:
-        skew: the longest task's time over the median one's.
-    """
-
-    stage_idx: int
-    name: str
-    num_tasks: int
-    finished: int
-    reused: int
-    failed: int
-    speculative: int
-    rows: int
-    num_bytes: int
-    spilled_bytes: int
-    cpu_s: float
-    wall_s: float
-    median_s: float
-    longest_s: float
-    skew: float
-
-
-@dataclass(slots=True)
 class Run:
-    """One run of a graph of tasks."""
+    """One run of a graph of tasks.
 
-    idx: int
-    begin_s: float
-    stages: tuple[Stage, ...]
-    attempts: list[Attempt] = field(default_factory=list)
-    reused: dict[int, int] = field(default_factory=dict)
-    end_s: float | None = None
-    error: str = ""
-    dropped: int = 0
+    Attributes:
+        begin_s, last_s: seconds since the epoch of its first and its latest event.
+        is_over: whether the latest event is its last.
+        error: one line; empty while it runs, and when it succeeded.
+        attempts: in the order in which they started.
+        errors: of failed attempts, by row; the first thousand.
+        tasks, partitions, workers: names, in the order of their numbers.
+    """
 
-    def summaries(self) -> list[StageSummary]:
-        """The stages, in order."""
-        by_stage: dict[int, list[Attempt]] = {stage.stage_idx: [] for stage in self.stages}
-        for attempt in self.attempts:
-            by_stage[attempt.stage_idx].append(attempt)
-        return [self._summary(stage, by_stage[stage.stage_idx]) for stage in self.stages]
+    def __init__(self, event: RunStarted) -> None:
+        self.run_idx = event.run_idx
+        self.stages: tuple[Stage, ...] = event.stages
+        self.begin_s = self.last_s = event.time_s
+        self.is_over = False
+        self.error = ""
+        self.attempts = Attempts()
+        self.errors: dict[int, str] = {}
+        self.tasks, self.partitions, self.workers = Names(), Names(), Names()
+        self._open: dict[tuple[str, int], int] = {}
 
-    def _summary(self, stage: Stage, attempts: list[Attempt]) -> StageSummary:
-        done = [a for a in attempts if a.state is State.FINISHED and a.end_s is not None]
-        times = [a.end_s - a.begin_s for a in done if a.end_s is not None]
-        ends = [a.end_s for a in attempts if a.end_s is not None]
-        median = statistics.median(times) if times else 0.0
-        longest = max(times, default=0.0)
-        return StageSummary(
-            stage.stage_idx,
-            stage.name,
-            stage.num_tasks,
-            len(done),
-            self.reused.get(stage.stage_idx, 0),
-            sum(a.state is State.FAILED for a in attempts),
-            sum(a.speculative for a in attempts),
-            sum(a.rows for a in done),
-            sum(a.num_bytes for a in done),
-            max((a.spilled_bytes for a in done), default=0),
-            sum(a.cpu_s for a in done),
-            max(ends) - min(a.begin_s for a in attempts) if ends else 0.0,
-            median,
-            longest,
-            longest / median if median else 1.0,
-        )
+    def take(self, event: TaskEvent) -> None:
+        """Keeps what an event says of one attempt."""
+        self.last_s = max(self.last_s, event.time_s)
+        if event.state is State.STARTED:
+            self._open[event.task_key, event.attempt] = self._begin(event)
+        elif event.state is State.REUSED:
+            self._end(self._begin(event), event)
+        else:
+            row = self._open.pop((event.task_key, event.attempt), None)
+            self._end(self._begin(event) if row is None else row, event)
+
+    def finish(self, event: RunFinished) -> None:
+        """Takes the last event."""
+        self.last_s = max(self.last_s, event.time_s)
+        self.error, self.is_over = event.error, True
+        self._open = {}
+
+    def ends_s(self) -> array[float]:
+        """When attempts ended; for those that run, the latest moment that is known of."""
+        return array("d", (self.last_s if math.isnan(s) else s for s in self.attempts.end_s))
+
+    def statistics(self) -> tuple[StageStatistics, ...]:
+        """What became of each stage."""
+        a, ends_s = self.attempts, self.ends_s()
+        attempts = (
+            Attempt(
+                a.stage_idx[row], a.task[row], STATES[a.state[row]], a.number[row],
+                bool(a.speculative[row]), a.passes[row], a.begin_s[row], ends_s[row],
+                a.rows_in[row], a.rows_out[row], a.bytes_in[row], a.bytes_out[row],
+                a.spilled_bytes[row], a.cpu_s[row],
+            )
+            for row in range(len(a))
+        )  # fmt: skip
+        return stage_statistics(self.stages, attempts)
+
+    def _begin(self, event: TaskEvent) -> int:
+        a = self.attempts
+        a.stage_idx.append(event.stage_idx)
+        a.task.append(self.tasks.number(event.task_key))
+        a.partition.append(self.partitions.number(event.partition))
+        a.worker.append(self.workers.number(event.worker))
+        a.number.append(event.attempt)
+        a.passes.append(event.passes)
+        a.speculative.append(event.speculative)
+        a.state.append(_STATE_IDX[State.STARTED])
+        a.begin_s.append(event.time_s)
+        a.end_s.append(math.nan)
+        for column in (a.rows_in, a.rows_out, a.bytes_in, a.bytes_out, a.spilled_bytes):
+            column.append(0)
+        a.cpu_s.append(0.0)
+        return len(a) - 1
+
+    def _end(self, row: int, event: TaskEvent) -> None:
+        a, metrics = self.attempts, event.metrics
+        a.state[row] = _STATE_IDX[event.state]
+        a.end_s[row] = max(event.time_s, a.begin_s[row])  # clocks are set back now and then
+        if event.worker:  # the one that ran it is better known at the end
+            a.worker[row] = self.workers.number(event.worker)
+        a.rows_in[row], a.rows_out[row] = metrics.rows_in, metrics.rows_out
+        a.bytes_in[row], a.bytes_out[row] = metrics.bytes_in, metrics.bytes_out
+        a.spilled_bytes[row], a.cpu_s[row] = metrics.spilled_bytes, metrics.cpu_s
+        if event.error and len(self.errors) < _MAX_ERRORS:
+            self.errors[row] = event.error[:_MAX_ERROR_LENGTH]
 
 
 class Recorder:
-    """A listener that remembers."""
+    """A listener that remembers: the latest runs, whole.
 
-    def __init__(self) -> None:
-        self.runs: list[Run] = []
-        self._open: dict[tuple[int, str, int], Attempt] = {}
-        self._busy: dict[int, set[int]] = {}
-        self._count = 0
+    Args:
+        max_attempts, max_runs: when there are more of them, runs that are over are forgotten, the
+            oldest first.
+    """
+
+    def __init__(self, max_attempts: int = MAX_ATTEMPTS, max_runs: int = MAX_RUNS) -> None:
+        self._max_attempts, self._max_runs = max_attempts, max_runs
+        self._lock = threading.Lock()
+        self._runs: dict[int, Run] = {}
+        self._num_attempts = 0
+        self._num_forgotten = 0
 
     def __call__(self, event: Event) -> None:
-        match event:
-            case RunStarted():
-                self.runs.append(Run(event.run_idx, event.time_s, event.stages))
-                self._busy[event.run_idx] = set()
-            case TaskEvent():
-                self._task(event)
-            case RunFinished():
-                run = self._run(event.run_idx)
-                if run is not None:
-                    run.end_s, run.error = event.time_s, event.error
+        """Takes an event, from any thread."""
+        with self._lock:
+            if isinstance(event, RunStarted):
+                self._runs[event.run_idx] = Run(event)
+                self._forget()
+                return
+            run = self._runs.get(event.run_idx)
+            if run is None or run.is_over:
+                return
+            if isinstance(event, TaskEvent):
+                before = len(run.attempts)
+                run.take(event)
+                self._num_attempts += len(run.attempts) - before
+                self._forget()
+            elif isinstance(event, RunFinished):
+                run.finish(event)
 
-    def _run(self, run_idx: int) -> Run | None:
-        return next((run for run in reversed(self.runs) if run.idx == run_idx), None)
+    def _forget(self) -> None:
+        while self._num_attempts > self._max_attempts or len(self._runs) > self._max_runs:
+            oldest = next((run for run in self._runs.values() if run.is_over), None)
+            if oldest is None:
+                return
+            del self._runs[oldest.run_idx]
+            self._num_attempts -= len(oldest.attempts)
+            self._num_forgotten += 1
 
-    def _task(self, event: TaskEvent) -> None:
-        run = self._run(event.run_idx)
-        if run is None:
-            return
-        key = (event.run_idx, event.task_key, event.attempt)
-        if event.state is State.REUSED:
-            run.reused[event.stage_idx] = run.reused.get(event.stage_idx, 0) + 1
-        elif event.state is State.STARTED:
-            busy = self._busy[event.run_idx]
-            lane = next(i for i in range(len(busy) + 1) if i not in busy)
-            busy.add(lane)
-            attempt = Attempt(
-                event.stage_idx, event.task_key, event.partition, event.attempt, event.worker,
-                event.time_s, lane, speculative=event.speculative, passes=event.passes,
-            )  # fmt: skip
-            self._open[key] = attempt
-            if self._count < MAX_ATTEMPTS:
-                run.attempts.append(attempt)
-                self._count += 1
-            else:
-                run.dropped += 1
-        elif key in self._open:
-            attempt = self._open.pop(key)
-            self._busy[event.run_idx].discard(attempt.lane)
-            metrics = event.metrics
-            attempt.end_s, attempt.state, attempt.error = event.time_s, event.state, event.error
-            attempt.worker = event.worker or attempt.worker
-            attempt.rows, attempt.num_bytes = metrics.rows_out, metrics.bytes_out
-            attempt.spilled_bytes, attempt.cpu_s = metrics.spilled_bytes, metrics.cpu_s
+    @property
+    def num_forgotten(self) -> int:
+        """How many runs there were before those that are remembered."""
+        return self._num_forgotten
+
+    def runs(self) -> tuple[Run, ...]:
+        """The runs that are remembered, as they are now."""
+        with self._lock:
+            return tuple(r if r.is_over else copy.deepcopy(r) for r in self._runs.values())
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain values, times in seconds from the run's beginning."""
-        return {"runs": [_run_to_json(run) for run in self.runs]}
+        """Everything as plain values that `json` can write.
+
+        ``version`` changes when a name below it changes its meaning or goes. Each of ``runs`` has
+        the fields of `StageStatistics` for each of its ``stages``, and the columns of `Attempts`
+        with names instead of numbers and None for NaN; ``errors`` are pairs of row and text.
+        """
+        return {
+            "version": 1,
+            "num_forgotten_runs": self.num_forgotten,
+            "runs": [_run_to_json(run) for run in self.runs()],
+        }
 
 
 def _run_to_json(run: Run) -> dict[str, Any]:
-    end = run.end_s if run.end_s is not None else run.begin_s
+    a = run.attempts
+    columns: dict[str, list[Any]] = {name: getattr(a, name).tolist() for name in Attempts.__slots__}
+    for column, names in (
+        ("task", run.tasks),
+        ("partition", run.partitions),
+        ("worker", run.workers),
+    ):
+        texts = list(names)
+        columns[column] = [texts[number] for number in columns[column]]
+    columns["state"] = [STATES[index].value for index in a.state]
+    columns["speculative"] = [bool(value) for value in a.speculative]
+    columns["end_s"] = [None if math.isnan(end) else end for end in a.end_s]
     return {
-        "run": run.idx,
+        "run_idx": run.run_idx,
         "begin_s": run.begin_s,
-        "wall_s": end - run.begin_s,
+        "end_s": run.last_s if run.is_over else None,
         "error": run.error,
-        "not_shown": run.dropped,
-        "stages": [
-            {
-                **{name: getattr(summary, name) for name in StageSummary.__slots__},
-                "inputs": list(stage.input_stages),
-            }
-            for summary, stage in zip(run.summaries(), run.stages, strict=True)
-        ],
-        "attempts": [
-            {
-                "stage": a.stage_idx,
-                "partition": a.partition,
-                "number": a.number,
-                "worker": a.worker,
-                "lane": a.lane,
-                "begin_s": a.begin_s - run.begin_s,
-                "end_s": (end if a.end_s is None else a.end_s) - run.begin_s,
-                "state": a.state.value,
-                "rows": a.rows,
-                "bytes": a.num_bytes,
-                "spilled_bytes": a.spilled_bytes,
-                "error": a.error,
-                "speculative": a.speculative,
-                "passes": a.passes,
-            }
-            for a in run.attempts
-        ],
+        "stages": [asdict(stage) for stage in run.statistics()],
+        "attempts": columns,
+        "errors": list(run.errors.items()),
     }

@@ -102,6 +102,14 @@ def test_peers_sort_the_same_data(
     assert kept == ["input.dat", "sorted.dat"]
 
 
+def test_only_the_peers_that_are_named(tmp_path: Path, in_this_process: None) -> None:
+    file = tmp_path / "out.json"
+    arguments = ["--bytes", "10k", "--peers", "numpy", "--rounds", "2", "--json", str(file)]
+    assert run(tmp_path / "data", *arguments) == 0
+    runs = json.loads(file.read_text())["runs"]
+    assert {name: len(runs[name]) for name in runs} == {"graysort": 2, "numpy": 2}
+
+
 def test_peer_that_cannot_run_here_is_named(
     tmp_path: Path,
     in_this_process: None,
@@ -162,6 +170,7 @@ MISTAKES = {
     "bad memory": (["--memory-limit", "x"], "--memory-limit: size must be a number"),
     "no workers": (["--workers", "0"], "--workers: number must be at least 1, got 0"),
     "no rounds": (["--rounds", "0"], "--rounds: number must be at least 1, got 0"),
+    "unknown peer": (["--peers", "numpy,spark"], "--peers: peers must be some of .* got 'spark'"),
     "json in no folder": (["--json", "none/f.json"], "--json: output must be a file in an exist"),
 }
 

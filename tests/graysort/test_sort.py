@@ -106,15 +106,16 @@ def test_in_processes(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("skewed", [False, True], ids=["plain", "skewed"])
 def test_memory_limit_holds_with_four_times_the_data(tmp_path: Path, skewed: bool) -> None:
-    limit, num_records = 400_000_000, 16_000_000
-    with smallpond_workers(2, tmp_path / "tasks") as run_all:
+    limit, num_records = 200_000_000, 8_000_000
+    with smallpond_workers(1, tmp_path / "tasks") as run_all:
         run = Phases(run_all)
         expected = write_input(tmp_path / "input", num_records, run, skewed=skewed)
-        sizes = make_plan(num_records, limit, 2)
+        sizes = make_plan(num_records, limit, 1)
         sort_file(tmp_path / "input", tmp_path / "output", tmp_path / "runs", sizes, run)
         assert complaint(summarise_file(tmp_path / "output", run), expected) is None
-    assert len(run.peaks) == 2
     assert sum(run.peaks.values()) <= limit
+    for name in ("input", "output"):  # 1.6 GB, which would stay on the disk for the next runs
+        (tmp_path / name).unlink()
 
 
 class Failing:

@@ -239,7 +239,7 @@ def con() -> duckdb.DuckDBPyConnection:
 
 def sql_hash(con: duckdb.DuckDBPyConnection, value: str, kind: str) -> int:
     key = canonical_sql("v", kind)
-    table = con.sql(f"SELECT {key} AS k FROM (SELECT CAST({value} AS {kind}) AS v)")  # noqa: S608
+    table = con.sql(f"SELECT {key} AS k FROM (SELECT CAST({value} AS {kind}) AS v)")
     return hashed(table.to_arrow_table().column(0))[0]
 
 

@@ -87,6 +87,9 @@ def test_placeholders_are_no_columns() -> None:
     assert uses.columns == {"a", "b"}
 
 
-def test_errors_point_to_the_right_place() -> None:
-    with pytest.raises(PlanError, match=r"\n {37}\^$"):
+def test_errors_show_the_text_as_it_was_written() -> None:
+    with pytest.raises(PlanError) as caught:
         refers("{__data_partition__}, ) AS x")
+    _, line, mark = str(caught.value).splitlines()
+    assert line == "LINE 1: {__data_partition__}, ) AS x"
+    assert line[mark.index("^")] == ")"

@@ -20,6 +20,17 @@ import pytest
 import smallpond
 from smallpond.errors import PlanError, StallError, TaskError
 from smallpond.events import Event, State, TaskEvent
+from smallpond.execution.manager import JobManager
+from smallpond.logical.dataset import ArrowTableDataSet
+from smallpond.logical.node import (
+    Context,
+    DataSourceNode,
+    HashPartitionNode,
+    LogicalPlan,
+    PythonScriptNode,
+    RootNode,
+    SqlEngineNode,
+)
 
 ray = pytest.importorskip("ray", reason="needs ray")
 pytestmark = [
@@ -37,8 +48,8 @@ def cluster() -> Iterator[Any]:
     """Two nodes with a processor each, all on loopback."""
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray._private import ray_constants
-    from ray.cluster_utils import Cluster
+    from ray._private import ray_constants  # noqa: PLC0415 (ray may be absent)
+    from ray.cluster_utils import Cluster  # noqa: PLC0415
 
     ray_constants.ENABLE_RAY_CLUSTER = False
     made = Cluster(initialize_head=True, head_node_args={**_NODE, "include_dashboard": False})
@@ -85,39 +96,39 @@ def _double(row: dict[str, Any]) -> dict[str, Any]:
 
 OPERATIONS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "group_by": (
-        lambda l, _: l.group_by("k").agg("count(*) as n", "max(v) as m", "avg(v) as a"),
+        lambda df, _: df.group_by("k").agg("count(*) as n", "max(v) as m", "avg(v) as a"),
         "SELECT k, count(*) AS n, max(v) AS m, avg(v) AS a FROM l GROUP BY k",
     ),
-    "aggregate": (lambda l, _: l.agg("count(*) as n"), "SELECT count(*) AS n FROM l"),
+    "aggregate": (lambda df, _: df.agg("count(*) as n"), "SELECT count(*) AS n FROM l"),
     "list": (
-        lambda l, _: l.group_by("s").agg("list(k order by k) as ks"),
+        lambda df, _: df.group_by("s").agg("list(k order by k) as ks"),
         "SELECT s, list(k ORDER BY k) AS ks FROM l GROUP BY s",
     ),
     "join of int64 and double": (
-        lambda l, r: l.join(r, on="k", broadcast=False).select("k", "v", "w"),
+        lambda df, other: df.join(other, on="k", broadcast=False).select("k", "v", "w"),
         "SELECT l.k, v, w FROM l JOIN r ON l.k = r.k",
     ),
     "full join": (
-        lambda l, r: l.join(r, on="k", how="full", broadcast=False).select("v", "w"),
+        lambda df, other: df.join(other, on="k", how="full", broadcast=False).select("v", "w"),
         "SELECT v, w FROM l FULL JOIN r ON l.k = r.k",
     ),
     "broadcast join": (
-        lambda l, r: l.join(r, on="k", how="left").select("k", "v", "w"),
+        lambda df, other: df.join(other, on="k", how="left").select("k", "v", "w"),
         "SELECT l.k, v, w FROM l LEFT JOIN r ON l.k = r.k",
     ),
-    "distinct": (lambda l, _: l.select("k", "s").distinct(), "SELECT DISTINCT k, s FROM l"),
-    "union": (lambda l, _: l.union(l), "SELECT * FROM l UNION ALL SELECT * FROM l"),
+    "distinct": (lambda df, _: df.select("k", "s").distinct(), "SELECT DISTINCT k, s FROM l"),
+    "union": (lambda df, _: df.union(df), "SELECT * FROM l UNION ALL SELECT * FROM l"),
     "window": (
-        lambda l, _: l.window(partition_by="s", order_by="v desc, k", n="row_number()"),
+        lambda df, _: df.window(partition_by="s", order_by="v desc, k", n="row_number()"),
         "SELECT *, row_number() OVER (PARTITION BY s ORDER BY v DESC, k) AS n FROM l",
     ),
-    "map": (lambda l, _: l.map(_double), "SELECT k, v * 2 AS d FROM l"),
-    "map_batches": (lambda l, _: l.map_batches(lambda t: t.select(["s"])), "SELECT s FROM l"),
-    "filter": (lambda l, _: l.filter(lambda row: row["k"] == 3), "SELECT * FROM l WHERE k = 3"),
-    "by hash": (lambda l, _: l.repartition(3, hash_by="k").map("k"), "SELECT k FROM l"),
-    "by rows": (lambda l, _: l.repartition(3, by_rows=True).map("v"), "SELECT v FROM l"),
+    "map": (lambda df, _: df.map(_double), "SELECT k, v * 2 AS d FROM l"),
+    "map_batches": (lambda df, _: df.map_batches(lambda t: t.select(["s"])), "SELECT s FROM l"),
+    "filter": (lambda df, _: df.filter(lambda row: row["k"] == 3), "SELECT * FROM l WHERE k = 3"),
+    "by hash": (lambda df, _: df.repartition(3, hash_by="k").map("k"), "SELECT k FROM l"),
+    "by rows": (lambda df, _: df.repartition(3, by_rows=True).map("v"), "SELECT v FROM l"),
     "by column": (
-        lambda l, _: l.filter("k is not null").repartition(7, by="k").map("k, s"),
+        lambda df, _: df.filter("k is not null").repartition(7, by="k").map("k, s"),
         "SELECT k, s FROM l WHERE k IS NOT NULL",
     ),
 }
@@ -193,7 +204,7 @@ def test_mistakes_are_told_as_on_one_machine(
 ) -> None:
     df = on_ray.from_arrow(_left())
     with pytest.raises(TaskError, match="ZeroDivisionError") as raised:
-        df.map(lambda row: {"x": 1 / 0}).count()
+        df.map(lambda _: {"x": 1 / 0}).count()
     assert "test_ray.py" in str(raised.value)
     with pytest.raises(PlanError, match=r"gpu_limit=1 is more than any worker has \(0\)"):
         df.map(lambda row: row, gpu_limit=1).count()
@@ -203,7 +214,7 @@ def test_mistakes_are_told_as_on_one_machine(
 
 
 def test_data_that_nodes_do_not_see(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from smallpond.executors import ray as executor
+    from smallpond.executors import ray as executor  # noqa: PLC0415
 
     monkeypatch.setattr(executor, "_sees", lambda _path: False)
     with (
@@ -235,7 +246,7 @@ def test_a_killed_driver_is_taken_up(cluster: Any, tmp_path: Path) -> None:
     script.write_text(textwrap.dedent(_JOB))
     marks.mkdir()
     command = [sys.executable, str(script), str(tmp_path / "root"), cluster.address, str(marks)]
-    env = {**os.environ, "PYTHONPATH": os.getcwd()}
+    env = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     first = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
     manifests = tmp_path / "root"
     deadline = time.monotonic() + 60
@@ -253,6 +264,31 @@ def test_a_killed_driver_is_taken_up(cluster: Any, tmp_path: Path) -> None:
     assert set(counts) == {str(i) for i in range(12)}
     # What was finished is not done again; what was under way may be.
     assert sum(count == 1 for count in counts.values()) >= finished
+
+
+def test_nodes(tmp_path: Path, cluster: Any) -> None:
+    ctx = Context()
+    table = pa.table({"k": [i % 7 for i in range(100)], "v": list(range(100))})
+    source = DataSourceNode(ctx, ArrowTableDataSet(table))
+    hashed = HashPartitionNode(ctx, (source,), 3, ["k"])
+    summed = SqlEngineNode(
+        ctx, (hashed,), "SELECT k, sum(v)::BIGINT AS s FROM {0} GROUP BY k", output_name="sums"
+    )
+    counted = PythonScriptNode(ctx, (hashed,), process_func=_count_into_a_file, output_name="files")
+    plan = JobManager(str(tmp_path)).run(
+        LogicalPlan(ctx, RootNode(ctx, (summed, counted))),
+        executor="ray",
+        ray_address=cluster.address,
+    )
+    sums = plan.named_outputs["sums"].to_arrow_table().sort_by("k").to_pylist()
+    assert sums == [{"k": k, "s": sum(range(k, 100, 7))} for k in range(7)]
+    files = plan.named_outputs["files"].resolved_paths
+    assert sum(int(Path(file).read_text()) for file in files) == 100
+
+
+def _count_into_a_file(runtime_ctx: Any, inputs: list[Any], output: str) -> bool:
+    Path(output, "count.txt").write_text(str(inputs[0].num_rows))
+    return True
 
 
 def test_a_lost_node_and_then_none_left(tmp_path: Path, cluster: Any) -> None:

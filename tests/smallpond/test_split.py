@@ -153,7 +153,7 @@ def ranked(con: duckdb.DuckDBPyConnection, rows: list[list[str]], order: str) ->
     """The rows as DuckDB sorts them, with their rank."""
     values = ", ".join(f"({', '.join(row)})" for row in rows)
     names = ", ".join(f"k{i}" for i in range(len(rows[0])))
-    query = f"SELECT *, rank() OVER (ORDER BY {order}) AS rank FROM (VALUES {values}) t({names})"  # noqa: S608
+    query = f"SELECT *, rank() OVER (ORDER BY {order}) AS rank FROM (VALUES {values}) t({names})"
     return con.sql(f"{query} ORDER BY rank").to_arrow_table()
 
 

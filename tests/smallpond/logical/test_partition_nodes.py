@@ -308,6 +308,7 @@ def test_partitions_of_other_formats(run: Run, ctx: Context, tmp_path: Path) -> 
 
 def _names(runtime_ctx: RuntimeContext, inputs: list[DataSet], output: str) -> bool:
     name = Path(output) / f"{runtime_ctx.task.partition_infos_as_dict['__data_partition__']}.txt"
+    assert inputs[0].empty == (not inputs[0].resolved_paths)
     name.write_text(" ".join(Path(path).name for path in inputs[0].resolved_paths))
     return True
 

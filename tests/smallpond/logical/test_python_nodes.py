@@ -14,7 +14,7 @@ import pytest
 
 from smallpond.contrib.copy_table import CopyArrowTable, StreamCopy
 from smallpond.contrib.log_dataset import LogDataSet
-from smallpond.errors import PlanError, SmallpondError
+from smallpond.errors import InjectedFault, PlanError, SmallpondError
 from smallpond.execution.task import RuntimeContext, StreamOutput
 from smallpond.logical.dataset import ArrowTableDataSet, DataSet, ParquetDataSet
 from smallpond.logical.node import (
@@ -102,10 +102,19 @@ class Lengths(PandasBatchNode):
 def test_every_kind(run: Run, ctx: Context, urls: Path, table: pa.Table) -> None:
     hosts = HashPartitionNode(ctx, (source(ctx, urls),), 2, ["host"], drop_partition_column=True)
     whole = source(ctx, urls)
+    offset = 7
+
+    class Local(ArrowStreamNode):
+        """Known in this function alone, so that it travels as a whole."""
+
+        def process(self, runtime_ctx: RuntimeContext, input_readers: Any) -> Iterator[pa.Table]:  # noqa: ARG002
+            yield pa.table({"n": [offset + input_readers[0].read_all().num_rows]})
+
     plan = run(
         RootNode(
             ctx,
             [
+                Local(ctx, (whole,), output_name="local"),
                 ArrowComputeNode(ctx, (hosts,), process_func=_per_host, output_name="arrow"),
                 PandasComputeNode(
                     ctx, (hosts,), process_func=_per_host_frame, output_name="pandas"
@@ -137,6 +146,7 @@ def test_every_kind(run: Run, ctx: Context, urls: Path, table: pa.Table) -> None
     found = {name: rows(dataset) for name, dataset in plan.named_outputs.items()}
     biggest = "SELECT size FROM t WHERE size IS NOT NULL ORDER BY size DESC LIMIT 3"
     assert found == {
+        "local": [(507,)],
         "arrow": query(PER_HOST, t=table),
         "pandas": query(PER_HOST, t=table),
         "batches": [(150,), (150,), (150,), (50,)],
@@ -305,7 +315,10 @@ def test_modules_of_functions(run: Run, ctx: Context, tmp_path: Path) -> None:
 
 
 def _faulty(runtime_ctx: RuntimeContext, tables: list[pa.Table]) -> pa.Table:
-    runtime_ctx.task.inject_fault()
+    task = runtime_ctx.task
+    task.inject_fault()
+    if task.retry_count == 0 and task.partition_infos_as_dict["__data_partition__"] == 3:
+        raise InjectedFault("the first time")
     return tables[0]
 
 

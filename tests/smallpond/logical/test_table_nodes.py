@@ -114,6 +114,16 @@ def test_several_statements(run: Run, ctx: Context, urls: Path, table: pa.Table)
     assert rows(run(node).final_output) == query(text, t=table)
 
 
+def test_statements_see_all_columns(run: Run, ctx: Context, urls: Path) -> None:
+    hosts = HashPartitionNode(ctx, (source(ctx, urls),), 2, ["host"])
+    node = SqlEngineNode(
+        ctx,
+        (hosts,),
+        ["CREATE TEMP TABLE few AS SELECT * FROM {0} WHERE size >= 0", "SELECT count(id) FROM few"],
+    )
+    assert sum(count for (count,) in rows(run(node).final_output)) == 500 - len(range(0, 500, 11))
+
+
 def test_what_statements_set_does_not_stay(run: Run, ctx: Context) -> None:
     first = SqlEngineNode(
         ctx, (), ["CREATE TABLE mine AS SELECT 1 AS a", "SELECT * FROM mine"], output_name="first"
