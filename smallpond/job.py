@@ -154,7 +154,7 @@ class Job:
         self.plans.append(plan)
         machine = self.machine()
         npartitions = None if machine.shared_memory else 2 * machine.cpus
-        whole = distribute(self.optimised(plan), Spread(npartitions))
+        whole = distribute(self.optimised(plan), Spread(npartitions, kind_of=self._kind_of))
         slices = not machine.shared_memory or any(isinstance(n, Function) for n in walk(whole))
         if slices or any(isinstance(n, Repartition) and n.by is By.ROWS for n in walk(whole)):
             whole = bottom_up(whole, lambda n: counted(n) if isinstance(n, Files) else n)
@@ -317,6 +317,11 @@ class Job:
             if relation is None:
                 return {}
             return dict(zip(relation.columns, map(str, relation.types), strict=True))
+
+    def _kind_of(self, plan: Plan, expression: str) -> str:
+        if any(isinstance(node, Function) and node.schema is None for node in walk(plan)):
+            return "DOUBLE"  # most likely; functions are not called to find out
+        return self.sql_types(Project(plan, f"({expression}) AS x", label="agg"))["x"]
 
     @contextlib.contextmanager
     def _bound(self, plan: Plan) -> Iterator[Any]:
