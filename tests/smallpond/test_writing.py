@@ -327,27 +327,23 @@ def _race(place: str, mode: str, writers: int) -> list[BaseException]:
     return failed
 
 
-@pytest.fixture
-def atomic(place: str) -> str:
-    """A place that knows exclusive creation; that in memory does not."""
-    return place if "memory" not in place else pytest.skip("its exclusive creation is none")
-
-
+# Exclusive creation is none in memory.
+@pytest.mark.parametrize("place", ["local", "mounted", "shared"], indirect=True)
 @pytest.mark.parametrize("there", [False, True])
-def test_of_writers_at_once_one_is_first(atomic: str, there: bool) -> None:
-    fs, path = filesystem_of(atomic, {})
+def test_of_writers_at_once_one_is_first(place: str, there: bool) -> None:
+    fs, path = filesystem_of(place, {})
     if there:
         fs.makedirs(path)
-    assert len(_race(atomic, "error", 4)) == 3
-    [first] = {text[0] for text in _texts(atomic)}
-    assert _texts(atomic) == [f"{first}-{i}" for i in range(5)]
-    assert not _race(atomic, "overwrite", 4)
-    [last] = {text[0] for text in _texts(atomic)}
-    assert _texts(atomic) == [f"{last}-{i}" for i in range(5)]
-    assert not _race(atomic, "append", 3)
+    assert len(_race(place, "error", 4)) == 3
+    [first] = {text[0] for text in _texts(place)}
+    assert _texts(place) == [f"{first}-{i}" for i in range(5)]
+    assert not _race(place, "overwrite", 4)
+    [last] = {text[0] for text in _texts(place)}
+    assert _texts(place) == [f"{last}-{i}" for i in range(5)]
+    assert not _race(place, "append", 3)
     added = [f"{n}-{i}" for n in range(3) for i in range(5)]
-    assert _texts(atomic) == sorted([f"{last}-{i}" for i in range(5)] + added)
-    assert not [name for name in _state(_above(atomic)) if "/." in name or "/_" in name]
+    assert _texts(place) == sorted([f"{last}-{i}" for i in range(5)] + added)
+    assert not [name for name in _state(_above(place)) if "/." in name or "/_" in name]
 
 
 def test_who_comes_second_is_told(place: str) -> None:
@@ -414,12 +410,12 @@ def test_the_working_folder_and_home_are_not_replaced(
     assert (tmp_path / "precious").read_text() == "keep"
 
 
+# Processes that run tasks would not know the others.
+@pytest.mark.parametrize("place", ["local", "mounted", "memory"], indirect=True)
 @pytest.mark.parametrize("mode", ["overwrite", "append"])
 def test_a_plan_may_read_the_folder_that_it_writes(
     sp: smallpond.Session, place: str, mode: str
 ) -> None:
-    if "shared" in place:
-        pytest.skip("the tasks run in processes that do not know it")
     sp.from_arrow(pa.table({"v": list(range(100))})).write_parquet(place)
     df = sp.read_parquet(place).filter("v % 2 = 0").map("v * 10 as v")
     df.write_parquet(place, mode=mode)
