@@ -130,7 +130,7 @@ def test_faults_by_chance_do_not_change_the_rows(
         made = df.map("n + 1 AS n, k").group_by("k", npartitions=5).agg("sum(n) AS s")
         expected = query("SELECT k, sum(n + 1) AS s FROM t GROUP BY k", t=source)
         assert_same(made.to_arrow(), expected)
-        assert "injected fault" in {e.error.partition(": ")[2] for e in states(seen, State.FAILED)}
+        assert "injected fault" in {e.error.rpartition(": ")[2] for e in states(seen, State.FAILED)}
         assert df.map(lambda row: {"m": row["n"]}).count() == 1000
         df.write_parquet(str(tmp_path / "out"))
         assert sp.read_parquet(str(tmp_path / "out")).count() == 1000

@@ -213,7 +213,9 @@ def test_sort_puts_all_rows_in_order(
 ) -> None:
     @st.composite
     def cases(draw: st.DrawFn) -> tuple[Drawn, list[str], Op]:
-        kinds = {name: draw(st.sampled_from(ORDERED)) for name in ("v", "w")}
+        # An ENUM is a text as soon as it is handed on, and texts have another order.
+        ordered = [kind for kind in ORDERED if kind != "enum"]
+        kinds = {name: draw(st.sampled_from(ordered)) for name in ("v", "w")}
         names = draw(st.sampled_from([["v"], ["v", "w"], ["w", "n"]]))
         nulls = ["", " nulls first", " nulls last"]
         keys = [
