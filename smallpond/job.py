@@ -48,7 +48,7 @@ from smallpond.plan import (
 from smallpond.report import Recorder, progress_listener
 from smallpond.results import Results
 from smallpond.rows import rows_of
-from smallpond.rules import Spread, bottom_up, distribute, optimise
+from smallpond.rules import Spread, bottom_up, distribute, hold_shared, optimise
 from smallpond.scheduler import Scheduler
 from smallpond.sources import counted
 from smallpond.sql import quote, without_names
@@ -155,6 +155,7 @@ class Job:
         machine = self.machine()
         npartitions = None if machine.shared_memory else 2 * machine.cpus
         whole = distribute(self.optimised(plan), Spread(npartitions, kind_of=self._kind_of))
+        whole = hold_shared(whole)
         slices = not machine.shared_memory or any(isinstance(n, Function) for n in walk(whole))
         if slices or any(isinstance(n, Repartition) and n.by is By.ROWS for n in walk(whole)):
             whole = bottom_up(whole, lambda n: counted(n) if isinstance(n, Files) else n)

@@ -7,6 +7,7 @@ local ones with a `Repartition` between, for workers that share no memory.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from smallpond.plan import (
     Format,
     Function,
     Gather,
+    Held,
     How,
     Join,
     Limit,
@@ -30,6 +32,7 @@ from smallpond.plan import (
     Sort,
     Sql,
     Window,
+    walk,
 )
 from smallpond.sql import Aggregated, Refers, in_two_steps, named, quote, refers
 
@@ -202,6 +205,28 @@ def _plus(needed: frozenset[str] | None, uses: Refers) -> frozenset[str] | None:
     if needed is None or uses.columns is None:
         return None
     return needed | uses.columns
+
+
+def hold_shared(plan: Plan) -> Plan:
+    """Python functions whose rows are read in several places are called for them once."""
+    if not any(isinstance(node, Function) for node in walk(plan)):
+        return plan
+    nodes = {node.key: node for node in walk(plan)}
+    uses = Counter(source.key for node in nodes.values() for source in node.inputs)
+    costly = {
+        key for key, node in nodes.items() if any(isinstance(n, Function) for n in walk(node))
+    }
+    made: dict[str, Plan] = {}
+
+    def visit(node: Plan) -> Plan:
+        if node.key not in costly:
+            return node
+        if node.key not in made:
+            node_made = node.with_inputs(tuple(visit(source) for source in node.inputs))
+            made[node.key] = Held(node_made) if uses[node.key] > 1 else node_made
+        return made[node.key]
+
+    return visit(plan)
 
 
 # ---- distribute
