@@ -25,7 +25,7 @@ from tests.oracles.smallpond import (
 from tests.smallpond.strategies import HASHABLE, KINDS, ORDERED, Drawn, tables
 
 TABLE = Op("table", ("t",))
-EXAMPLES = pytest.mark.parametrize("examples", [4, pytest.param(150, marks=pytest.mark.slow)])
+EXAMPLES = pytest.mark.parametrize("examples", [4, pytest.param(25, marks=pytest.mark.slow)])
 
 
 @pytest.fixture(scope="module", params=["shared memory", "spread"])
@@ -560,7 +560,7 @@ def chains(draw: st.DrawFn, depth: int = 4) -> Op:
     return op
 
 
-@pytest.mark.parametrize("examples", [15, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [15, pytest.param(100, marks=pytest.mark.slow)])
 def test_chains_of_operations(sp: smallpond.Session, examples: int) -> None:
     @settings(max_examples=examples)
     @given(chains(), tables({"v": "string", "w": "int32"}))

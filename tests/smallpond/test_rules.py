@@ -42,7 +42,7 @@ from tests.oracles.smallpond import Op, assert_first, assert_same, query, run
 from tests.smallpond.strategies import Drawn, tables
 from tests.smallpond.test_operations import build, chains
 
-EXAMPLES = pytest.mark.parametrize("examples", [5, pytest.param(300, marks=pytest.mark.slow)])
+EXAMPLES = pytest.mark.parametrize("examples", [5, pytest.param(40, marks=pytest.mark.slow)])
 GLOBAL = (Aggregate, Distinct, Sort, Window, Join)
 
 
