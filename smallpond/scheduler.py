@@ -11,7 +11,7 @@ import itertools
 import logging
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from smallpond.engine.passes import can_be_cut
@@ -51,7 +51,6 @@ _MIN_SAMPLES = 5
 _MIN_STRAGGLER_S = 1.0
 
 _log = logging.getLogger("smallpond")
-_runs = itertools.count()
 
 
 @dataclass
@@ -81,6 +80,7 @@ class Scheduler:
     Attributes:
         results: finished tasks, in this run and earlier ones.
         speculate: whether stragglers get second copies.
+        runs: numbers them.
     """
 
     executor: Executor
@@ -89,6 +89,7 @@ class Scheduler:
     listeners: Sequence[Listener] = ()
     speculate: bool = True
     stall_s: float = STALL_S
+    runs: Iterator[int] = field(default_factory=itertools.count)
     _warned: set[str] = field(default_factory=set)
 
     def run(self, graph: Graph) -> dict[str, Result]:
@@ -146,7 +147,7 @@ class _Run:
     """The state of one run."""
 
     def __init__(self, scheduler: Scheduler, graph: Graph) -> None:
-        self.idx = next(_runs)
+        self.idx = next(scheduler.runs)
         self._scheduler = scheduler
         self._executor = scheduler.executor
         self._tasks = {task.key: task for task in graph.tasks}
@@ -191,6 +192,7 @@ class _Run:
             self._drop(attempt_id, State.CANCELLED)
         if unfinished or self._cancelled:
             self._executor.quiet(_QUIET_S)
+            self._executor.wait(0.0)  # what became of them is nobody's business any more
 
     def _patience_s(self) -> float:
         """Until an outcome, or until a retry is due."""
@@ -267,6 +269,7 @@ class _Run:
             memory_bytes=memory,
             settings=self._scheduler.settings,
             speculative=speculative,
+            run_idx=self.idx,
         )
         story.attempts += 1
         self._running[attempt.id] = _Running(
