@@ -80,10 +80,11 @@ def init(
         job_name: for people.
         data_root: folder or address for what tasks hand on; ``~/.smallpond/data`` by default.
             With Ray on several machines, one that all of them see.
-        num_executors: Ray workers to start through the platform.
+        num_executors: accepted beside ``ray_address``, where the cluster says how many there are;
+            workers are not started from here.
         ray_address: of a Ray cluster to run on.
         bind_numa_node: accepted, without effect on one machine.
-        platform: which platform starts workers, see `smallpond.platform`.
+        platform: accepted, without effect.
         executor: "embedded", on this machine (default), or "ray".
         memory_limit: what tasks on this machine may use together, such as "4GB"; 80 % of what
             there is by default. Larger data spills to ``data_root``.

@@ -79,7 +79,7 @@ class RuntimeContext:
         job_id: names the job.
         job_time: when it began.
         data_root: the folder for jobs.
-        num_executors: how many workers to start; without effect on one machine.
+        num_executors: accepted, without effect; Ray says how many workers there are.
         random_seed: decides what is random.
         env_overrides: environment variables to set.
         max_usable_cpu_count: the most processors to use.
