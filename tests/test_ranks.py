@@ -1,5 +1,6 @@
 """The forked ranks: what they return, whom they blame, and that they leave nothing behind."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -34,9 +35,11 @@ def open_files() -> int:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind(ranks: ForkedPool, tmp_path: Path) -> Iterator[None]:
-    before = children(), open_files()
+    gc.collect()  # What earlier tests dropped may close its files at any time.
+    before_children, before_files = children(), open_files()
     yield
-    assert (children(), open_files()) == before
+    assert children() == before_children
+    assert open_files() <= before_files
 
 
 def share_sum(rank: Rank, values: list[float]) -> torch.Tensor:
