@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from smallpond.buffers import fixed_values, is_null
+from smallpond.columns import int64_array
 from smallpond.hashing import canonical_sql, hash_columns, partition_ids
 from smallpond.plan import By, Plan
 from smallpond.split import range_ids
@@ -29,6 +31,8 @@ _SORTED = {
 
 def order_sql(expression: str, kind: str) -> str | None:
     """An expression that can be cut by and is in the same order, or None if there is no such."""
+    if kind.endswith("]"):  # a list of what the text begins with
+        return None
     if kind.partition("(")[0] in _SORTED:
         return expression
     if kind.startswith("ENUM("):
@@ -89,7 +93,7 @@ class Keys:
         sample = self._running.lossless_table(query, query.text(self._sink.boundaries, named))
         n = self._sink.npartitions
         places = [sample.num_rows * i // n for i in range(1, n)] if sample.num_rows else []
-        return sample.take(pa.array(places, pa.int64()))
+        return sample.take(int64_array(places))
 
     def __call__(self, batch: pa.RecordBatch) -> NDArray[Any]:
         columns = [batch.column(name) for name in self.hidden]
@@ -103,7 +107,9 @@ class Keys:
             case By.RANGE:
                 ids = self._ranges(columns, batch.num_rows)
             case _:
-                ids = columns[0].to_numpy(zero_copy_only=False)
+                ids = fixed_values(columns[0], np.int64)
+                if columns[0].null_count:
+                    ids = np.where(is_null(columns[0]), np.nan, ids)
         return ids
 
     def _ranges(self, columns: list[pa.Array], num_rows: int) -> NDArray[np.uint32]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from smallpond.engine.enums import agreed, restored
 from smallpond.errors import DeviceError, OutOfMemory, TaskError
 from smallpond.handoff import read_part
 from smallpond.plan import (
@@ -172,7 +173,11 @@ class Query:
             case Memory():
                 return self._register(plan.table)
             case Parts():
-                return self._register(table_of(plan))
+                table = table_of(plan)
+                name, select = self._register(table), restored(table.schema)
+                if select == "*":
+                    return name
+                return self._step(f"SELECT {select} FROM {name}", "read")
             case Function():
                 name = self._register(self.stream(plan))
                 if name in self._nothing:
@@ -376,7 +381,9 @@ def table_of(plan: Parts) -> pa.Table:
     """
     tables = [read_part(part) for part in plan.parts]
     tables = [table for table in tables if table.num_columns] or tables[:1] or [pa.table({})]
-    if all(table.schema.equals(tables[0].schema) for table in tables):
+    schema = agreed(tables)
+    tables = [tables[0].cast(schema), *tables[1:]]
+    if all(table.schema.equals(schema) for table in tables):
         return pa.concat_tables(tables)
     try:
         return pa.concat_tables(tables, promote_options="permissive")

@@ -106,6 +106,9 @@ KINDS: dict[str, Kind] = {
     "dictionary": Kind(pa.dictionary(pa.int32(), pa.string()), st.sampled_from(["z", "a", "é"])),
     "list": Kind(pa.list_(pa.int64()), st.lists(st.none() | _integers(8), max_size=3)),
     "texts": Kind(pa.list_(pa.string()), st.lists(st.none() | _TEXTS, max_size=3)),
+    "decimals": Kind(
+        pa.list_(pa.decimal128(9, 2)), st.lists(st.none() | _decimals(9, 2), max_size=3)
+    ),
     "struct": Kind(
         pa.struct([("x", pa.int32()), ("y", pa.string())]),
         st.fixed_dictionaries({"x": st.none() | _integers(8), "y": st.none() | _TEXTS}),
