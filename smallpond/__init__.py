@@ -15,7 +15,6 @@ import weakref
 from collections.abc import Mapping
 from datetime import datetime
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
     from smallpond.session import Session as Session
 
 logging.getLogger("smallpond").addHandler(logging.NullHandler())
-
-try:
-    __version__ = version("openweek")
-except PackageNotFoundError:
-    __version__ = "unknown"
 
 # Loaded when first asked for: importing this package needs neither DuckDB nor Arrow.
 _LAZY = {
@@ -43,9 +37,20 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _LAZY:
         raise AttributeError(f"module 'smallpond' has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 (takes 30 ms)
+
+    try:
+        return version("openweek")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def init(

@@ -16,8 +16,10 @@ _WORD_MASKS = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
 
 def is_null(array: pa.Array) -> NDArray[np.bool_]:
     """Which rows are NULL."""
-    nulls: NDArray[np.bool_] = array.is_null().to_numpy(zero_copy_only=False)
-    return nulls
+    nulls = array.is_null()
+    bits = np.frombuffer(nulls.buffers()[1], np.uint8)
+    end = nulls.offset + len(nulls)
+    return np.unpackbits(bits, count=end, bitorder="little")[nulls.offset :].view(np.bool_)
 
 
 def fixed_values(array: pa.Array, dtype: Any, per_row: int = 1) -> NDArray[Any]:

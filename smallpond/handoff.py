@@ -469,6 +469,11 @@ def save_manifest(url: str, value: dict[str, Any]) -> dict[str, Any]:
 
     The file appears whole or not at all. One that a power failure has damaged is replaced.
     """
+    text = json.dumps(value, separators=(",", ":"))
+    data = f'{{"value":{text},"crc32":{zlib.crc32(text.encode())}}}'.encode()
+    path = _local_path(url)
+    if path is not None and _create_local(Path(path), data):
+        return value
     try:
         there = load_manifest(url)
     except CorruptedDataError:
@@ -476,9 +481,6 @@ def save_manifest(url: str, value: dict[str, Any]) -> dict[str, Any]:
         there = None
     if there is not None:
         return there
-    text = json.dumps(value, separators=(",", ":"))
-    data = f'{{"value":{text},"crc32":{zlib.crc32(text.encode())}}}'.encode()
-    path = _local_path(url)
     if path is None:
         _create_remote(url, data)
     else:
@@ -516,7 +518,8 @@ def load_manifest(url: str) -> dict[str, Any] | None:
     return value
 
 
-def _create_local(path: Path, data: bytes) -> None:
+def _create_local(path: Path, data: bytes) -> bool:
+    """Writes a file that is not there yet; whether it is surely this one that is there now."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     temporary.write_bytes(data)
@@ -524,10 +527,14 @@ def _create_local(path: Path, data: bytes) -> None:
         # A link never replaces a file, unlike a rename.
         os.link(temporary, path)
     except FileExistsError:
-        pass
+        return False
     except OSError:
-        # No hard links here: the last writer wins instead, with an equally good result.
-        temporary.replace(path)
+        # No hard links here: of two that write at once the last wins, with as good a result.
+        if not path.exists():
+            temporary.replace(path)
+        return False
+    else:
+        return True
     finally:
         temporary.unlink(missing_ok=True)
 

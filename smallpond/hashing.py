@@ -49,6 +49,7 @@ from smallpond.buffers import (
     union_places,
     words_at,
 )
+from smallpond.columns import int64_array
 
 Hashes: TypeAlias = NDArray[np.uint64]
 
@@ -206,7 +207,7 @@ def _hash_decimal(array: pa.Array) -> Hashes:
         simple[:] = False
     rest = np.flatnonzero(~simple)
     if len(rest):
-        texts = array.take(pa.array(rest)).cast(pa.string())
+        texts = array.take(int64_array(rest)).cast(pa.string())
         doubles[rest] = texts.cast(pa.float64()).to_numpy(zero_copy_only=False)
     return _numbers(doubles)
 
@@ -256,7 +257,7 @@ def _hash_interval(array: pa.Array) -> Hashes:
 
 def _hash_dictionary(array: pa.Array) -> Hashes:
     values = _array(array.dictionary)
-    indices = array.indices.fill_null(0).to_numpy(zero_copy_only=False)
+    indices = fixed_values(array.indices.fill_null(0).cast(pa.int64()), np.int64)
     return values[indices] if len(values) else _constant(1, len(array))
 
 
@@ -324,7 +325,7 @@ def _tail_sum(words: Hashes, start: int, length: int, place: int) -> int:
 def _hash_list(array: pa.Array) -> Hashes:
     if not len(array):
         return np.empty(0, np.uint64)
-    offsets = array.offsets.to_numpy().astype(np.int64)
+    offsets = fixed_values(array.offsets.cast(pa.int64()), np.int64)
     values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
     return _lists(_array(values), np.diff(offsets))
 
@@ -336,7 +337,7 @@ def _hash_fixed_list(array: pa.Array) -> Hashes:
 
 
 def _hash_list_view(array: pa.Array) -> Hashes:
-    sizes = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+    sizes = fixed_values(pc.list_value_length(array).fill_null(0).cast(pa.int64()), np.int64)
     return _lists(_array(array.flatten()), sizes.astype(np.int64))
 
 
@@ -355,7 +356,7 @@ def _hash_union(array: pa.Array) -> Hashes:
     members = np.zeros(len(array), np.uint64)
     for i, code in enumerate(array.type.type_codes):
         rows = np.flatnonzero(codes == code)
-        member = array.field(i).take(pa.array(rows if offsets is None else offsets[rows]))
+        member = array.field(i).take(int64_array(rows if offsets is None else offsets[rows]))
         members[rows] = _array(member)
     return _mix(members * _PHI + codes.astype(np.uint64))
 

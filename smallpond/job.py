@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from smallpond.config import Config
 from smallpond.engine.duck import Instances
+from smallpond.engine.enums import restored
 from smallpond.engine.query import Query, table_of
 from smallpond.errors import CorruptedDataError, PlanError
 from smallpond.events import Listener
@@ -51,7 +52,7 @@ from smallpond.rows import rows_of
 from smallpond.rules import Spread, bottom_up, distribute, hold_shared, optimise
 from smallpond.scheduler import Scheduler
 from smallpond.sources import counted
-from smallpond.sql import quote, without_names
+from smallpond.sql import quote, time_zone, without_names
 from smallpond.storage import DirectoryWriter, configure, register_with_duckdb, remove_folder
 from smallpond.task import Result, Settings
 
@@ -108,7 +109,7 @@ class Job:
             config.cpus or usable_cpus(),
             config.memory_bytes or usable_memory_bytes(),
             self._temp_root,
-            _time_zone(),
+            time_zone(),
         )
 
     @property
@@ -126,7 +127,7 @@ class Job:
             config = self.config
             output = f"{config.job_root}/output"
             settings = Settings(
-                output, self._temp_root, _time_zone(), config.storage, config.fault_probability
+                output, self._temp_root, time_zone(), config.storage, config.fault_probability
             )
             configure(output, dict(config.storage))
             resumed = config.named and "://" not in output and Path(output).is_dir()
@@ -281,14 +282,15 @@ class Job:
                 pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
             )
         with self._translator() as con:
-            con.register("parts", table_of(Parts(tuple(filled))))
-            return con.sql("FROM parts").to_arrow_table()
+            table = table_of(Parts(tuple(filled)))
+            con.register("parts", table)
+            return con.sql(f"SELECT {restored(table.schema)} FROM parts").to_arrow_table()
 
     @contextlib.contextmanager
     def _translator(self, udfs: tuple[Udf, ...] = ()) -> Iterator[Any]:
         """A DuckDB connection that turns its own Arrow types into common ones."""
         if self._instances is None:
-            self._instances = Instances(self._temp_root, _time_zone())
+            self._instances = Instances(self._temp_root, time_zone())
         with self._instances.borrow(usable_cpus(), usable_memory_bytes()) as instance:
             instance.lossless(False)
             con = instance.cursor()
@@ -426,17 +428,3 @@ def duckdb_error() -> type[Exception]:
     import duckdb  # noqa: PLC0415
 
     return duckdb.Error
-
-
-def _time_zone() -> str:
-    """The driver's time zone, by the name that DuckDB gives it."""
-    import duckdb  # noqa: PLC0415
-
-    global _zone  # noqa: PLW0603 (asked once a process)
-    if _zone is None:
-        rows = duckdb.connect().execute("SELECT current_setting('TimeZone')").fetchall()
-        _zone = str(rows[0][0])
-    return _zone
-
-
-_zone: str | None = None

@@ -61,6 +61,8 @@ from smallpond.task import (
 SAMPLE_ROWS = 10_000
 PIECE_BYTES = 64 << 20
 PIECE_ROWS = 1 << 20
+# A Python function takes much longer for a row than SQL does.
+FUNCTION_SHARE = 16
 
 
 @dataclass(frozen=True)
@@ -436,26 +438,36 @@ class Cutter:
             _concat([TaskOutput(task.key, i) for task in tasks]) for i in range(sink.npartitions)
         ]
 
-    def pieces(self, program: Plan, wanted: int) -> list[Plan]:
-        """Programs whose rows one after the other are the program's, at most ``wanted``."""
+    def pieces(self, program: Plan, wanted: int, share: int = 1) -> list[Plan]:
+        """Programs whose rows one after the other are the program's, at most ``wanted``.
+
+        None is much smaller than the ``share``-th part of what SQL is worth a task for.
+        """
+
+        def over(source: Plan, share: int = share) -> list[Plan]:
+            return [
+                program.with_inputs((piece, *program.inputs[1:]))
+                for piece in self.pieces(source, wanted, share)
+            ]
+
         match program:
             case Concat():
                 return _grouped(program.sources, wanted)
             case Files():
-                return _file_pieces(program, wanted)
-            case Memory() if program.table.num_rows > PIECE_ROWS:
-                return _table_slices(program, min(wanted, -(-program.table.num_rows // PIECE_ROWS)))
+                return _file_pieces(program, wanted, PIECE_BYTES // share)
+            case Memory() if program.table.num_rows > PIECE_ROWS // share:
+                count = -(-program.table.num_rows // (PIECE_ROWS // share))
+                return _table_slices(program, min(wanted, count))
             case Project() if is_rowwise(program.select):
-                return [program.with_inputs((p,)) for p in self.pieces(program.input, wanted)]
+                return over(program.input)
             case Filter():
-                return [program.with_inputs((p,)) for p in self.pieces(program.input, wanted)]
+                return over(program.input)
             case Join(broadcast=True):
-                lefts = self.pieces(program.left, wanted)
-                return [program.with_inputs((left, program.right)) for left in lefts]
+                return over(program.left)
             case Sql() if program.splits:
-                return [program.with_inputs((p,)) for p in self.pieces(program.sources[0], wanted)]
+                return over(program.sources[0])
             case Function() if program.shape in ROWWISE:
-                return [program.with_inputs((p,)) for p in self.pieces(program.sources[0], wanted)]
+                return over(program.sources[0], FUNCTION_SHARE)
         return [program]
 
 
@@ -610,10 +622,10 @@ def _no_rows(files: Files) -> tuple[FileSlice, ...]:
     return (dataclasses.replace(files.files[0], begin=0, end=0),)
 
 
-def _file_pieces(program: Files, wanted: int) -> list[Plan]:
-    """Files and row ranges of about equal size, none much smaller than `PIECE_BYTES`."""
+def _file_pieces(program: Files, wanted: int, least_bytes: int) -> list[Plan]:
+    """Files and row ranges of about equal size, none much smaller than ``least_bytes``."""
     total = sum(file.size_bytes for file in program.files)
-    n = max(1, min(wanted, total // PIECE_BYTES + 1)) if program.files else 1
+    n = max(1, min(wanted, total // least_bytes + 1)) if program.files else 1
     counted = all(file.num_rows is not None for file in program.files)
     if counted and n > 1:
         return _row_slices(program, n)
@@ -665,6 +677,22 @@ def _table_slices(program: Memory, n: int) -> list[Plan]:
         begin, end = table.num_rows * i // n, table.num_rows * (i + 1) // n
         made.append(Memory(f"{program.content}[{begin}:{end}]", table.slice(begin, end - begin)))
     return made
+
+
+def rows_of(program: Plan) -> int:
+    """The rows that a program reads, 0 if that is not known of all its leaves."""
+    total = 0
+    for node in walk(program):
+        match node:
+            case Files():
+                if any(file.num_rows is None and file.end is None for file in node.files):
+                    return 0
+                total += sum(_rows(file) for file in node.files)
+            case Memory():
+                total += node.table.num_rows
+            case Parts():
+                total += sum(part.rows for part in node.parts)
+    return total
 
 
 def size_of(program: Plan) -> int:

@@ -11,6 +11,7 @@ import itertools
 import logging
 import statistics
 import time
+from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -38,7 +39,7 @@ from smallpond.events import (
 )
 from smallpond.executors import Executor, Outcome, Worker
 from smallpond.handoff import split_parts_by_rows
-from smallpond.physical import Graph
+from smallpond.physical import Graph, rows_of, size_of
 from smallpond.results import Results
 from smallpond.task import Attempt, Resources, Result, Settings, Task, ToRowRanges, with_inputs
 
@@ -160,7 +161,8 @@ class _Run:
         for task in graph.tasks:
             for key in task.needs:
                 self._users.setdefault(key, []).append(task.key)
-        self._ready: list[str] = []
+        self._ready: list[str] = []  # in the order of their stages
+        self._delayed: set[str] = set()  # of those, retries that may have to wait
         self._stalled_since_s: float | None = None
         self._advanced_s = 0.0
         self._cancelled = False
@@ -197,7 +199,7 @@ class _Run:
     def _patience_s(self) -> float:
         """Until an outcome, or until a retry is due."""
         now = time.monotonic()
-        due = [self._stories[key].not_before_s - now for key in self._ready]
+        due = [self._stories[key].not_before_s - now for key in self._delayed]
         return min([_POLL_S, *(max(0.001, wait) for wait in due)])
 
     def _reuse(self) -> None:
@@ -218,19 +220,18 @@ class _Run:
 
     def _find_ready(self, keys: Iterable[str]) -> None:
         for key in keys:
-            if key in self._waiting and self._tasks[key].needs <= self._results.keys():
+            task = self._tasks[key]
+            if key in self._waiting and task.needs <= self._results.keys():
                 del self._waiting[key]
-                self._ready.append(key)
-        self._ready.sort(key=lambda key: self._tasks[key].stage_idx)
+                if isinstance(task.sink, ToRowRanges):
+                    self._cut_rows(task)
+                else:
+                    insort(self._ready, key, key=self._stage_of)
+
+    def _stage_of(self, key: str) -> int:
+        return self._tasks[key].stage_idx
 
     def _start_ready(self) -> None:
-        while True:
-            at_once = [k for k in self._ready if isinstance(self._tasks[k].sink, ToRowRanges)]
-            for key in at_once:
-                self._ready.remove(key)
-                self._cut_rows(self._tasks[key])
-            if not at_once:
-                break
         if not self._ready:
             return
         workers = self._executor.workers()
@@ -250,6 +251,7 @@ class _Run:
             worker = free.take(wants)
             if worker is not None:
                 self._ready.remove(key)
+                self._delayed.discard(key)
                 self._submit(task, worker, wants)
             elif free.none_left:
                 break
@@ -282,7 +284,10 @@ class _Run:
         """Done here and now, for it only divides what is known of parts."""
         resolved = with_inputs(task, self._results)
         parts = getattr(resolved.program, "parts", ())
+        self._tell(task, State.STARTED, 0, "driver")
         groups = split_parts_by_rows(parts, task.sink.num_outputs)
+        rows = sum(part.rows for part in parts)
+        self._tell(task, State.FINISHED, 0, "driver", Metrics(rows_in=rows, rows_out=rows))
         self._done(task, Result(outputs=tuple(tuple(group) for group in groups)))
 
     # ---- outcomes
@@ -296,10 +301,15 @@ class _Run:
             elapsed = time.monotonic() - running.started_s
             self._durations.setdefault(task.stage_idx, []).append(elapsed)
             self._drop_copies(task)
-            kept = self._scheduler.results.keep(task, outcome.result)
+            read = running.attempt.task.program
+            metrics = dataclasses.replace(
+                outcome.result.metrics, rows_in=rows_of(read), bytes_in=size_of(read)
+            )
+            result = dataclasses.replace(outcome.result, metrics=metrics)
+            kept = self._scheduler.results.keep(task, result)
             self._tell(
                 task, State.FINISHED, running.attempt.number, outcome.worker,
-                outcome.result.metrics, attempt=running.attempt,
+                metrics, attempt=running.attempt,
             )  # fmt: skip
             self._done(task, kept)
         else:
@@ -335,9 +345,10 @@ class _Run:
             if story.failures >= MAX_FAILURES:
                 raise _final(task, error, f"failed {story.failures} times") from error
             story.not_before_s = time.monotonic() + 0.05 * 2**story.failures
+            self._delayed.add(task.key)
         else:
             raise _final(task, error) from error
-        self._ready.append(task.key)
+        insort(self._ready, task.key, key=self._stage_of)
 
     def _less_memory(self, task: Task, story: _Story, error: BaseException) -> None:
         """The next attempt has a worker to itself, and takes the data in more passes."""
@@ -373,6 +384,7 @@ class _Run:
                 self._waiting[needed] = None
         self._waiting |= dict.fromkeys([key, *self._ready])
         self._ready.clear()
+        self._delayed.clear()
         self._find_ready(list(self._waiting))
         return True
 
@@ -420,7 +432,7 @@ class _Run:
             self._stalled_since_s = None
             return
         now = time.monotonic()
-        if any(self._stories[key].not_before_s > now for key in self._ready):
+        if any(self._stories[key].not_before_s > now for key in self._delayed):
             return
         if self._ready and self._executor.workers():
             self._stalled_since_s = None

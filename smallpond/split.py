@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from smallpond.columns import int64_array
 from smallpond.errors import PlanError
 from smallpond.ranges import range_ids
 
@@ -65,8 +66,6 @@ def split_batches(
 
 def _checked(ids: NDArray[Any], n: int) -> NDArray[Any]:
     """The ids in the narrowest type that holds n, which sorts fastest."""
-    if ids.dtype == object:
-        ids = np.array([np.nan if value is None else value for value in ids], np.float64)
     outside = ~((ids >= 0) & (ids < n))
     if outside.any():
         wrong = ids[outside][0]
@@ -86,7 +85,7 @@ def _flush(
             writer.append(int(occupied[0]), batch)
         return
     # A stable sort of 8 or 16 bits is a radix sort.
-    order = pa.array(np.argsort(keys, kind="stable"))
+    order = int64_array(np.argsort(keys, kind="stable"))
     rows = _joined(batches).take(order)
     begin = 0
     for partition_idx in occupied:

@@ -190,6 +190,13 @@ def _parser() -> Any:
     return _shared_parser().cursor()
 
 
+@functools.lru_cache(maxsize=1)
+def time_zone() -> str:
+    """The driver's time zone, by the name that DuckDB gives it."""
+    [(zone,)] = _parser().execute("SELECT current_setting('TimeZone')").fetchall()
+    return str(zone)
+
+
 def _pointed(error: ParseError, fragment: str, offset: int) -> PlanError:
     """The message with the line of the user's text that it means, and a mark below."""
     if error.position is None:

@@ -39,6 +39,7 @@ class Instance:
         self.interrupted = False
         self.spoiled = False  # by statements that may have changed more than a query can see
         self._limits: tuple[int, int] | None = None
+        self._lossless: bool | None = None
         self._loaded: set[str] = set()
 
     def limit(self, cpus: int, memory_bytes: int) -> None:
@@ -50,7 +51,9 @@ class Instance:
 
     def lossless(self, on: bool) -> None:
         """Whether results opened from now on keep DuckDB's own types (HUGEINT, UUID, ...)."""
-        self._con.execute(f"SET arrow_lossless_conversion = {on}")
+        if self._lossless is not on:
+            self._con.execute(f"SET arrow_lossless_conversion = {on}")
+            self._lossless = on
 
     def cursor(self) -> Any:
         """A connection to this instance; queries on several of them may be open at once."""

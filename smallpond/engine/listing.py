@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from smallpond.columns import table_of
 from smallpond.plan import FileSlice, Listed, Plan
 from smallpond.rules import bottom_up
 
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
 
 LISTING = pa.schema([("file", pa.string())])
 SLICES = pa.schema([*LISTING, ("begin", pa.int64()), ("end", pa.int64())])
+
+
+def listing_of(files: Sequence[str]) -> pa.Table:
+    """The table that names these files."""
+    return table_of({"file": files}).cast(LISTING)
 
 
 def located(plan: Plan, running: Run) -> Plan:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smallpond.engine.listing import LISTING, SLICES
+from smallpond.engine.listing import SLICES, listing_of
 from smallpond.engine.rows import call_once, regrouped
 from smallpond.errors import SmallpondError, TaskError, UserCodeError
 from smallpond.functions import user_frames
@@ -147,7 +147,7 @@ def _script(node: Function, running: Run) -> Iterator[pa.Table]:
         for path, file in zip(paths, files, strict=True):
             filesystem, target = filesystem_of(file, dict(running.attempt.settings.storage))
             filesystem.put_file(str(path), target)
-    yield pa.table({"file": files}, schema=LISTING)
+    yield listing_of(files)
 
 
 def _datasets(node: Function, running: Run) -> Iterator[pa.Table]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 
+from smallpond.columns import array_of, table_of
 from smallpond.errors import InjectedFault, TaskError, UserCodeError
 from smallpond.functions import user_frames
 from smallpond.plan import Function, Shape
+from smallpond.rows import rows_of
 
 
 def apply(
@@ -22,63 +25,65 @@ def apply(
         batches: the input.
         schema: the input's.
     """
-    call = _guarded(node)
     if node.shape is Shape.BATCH:
-        return _batches(node, call, batches, schema)
+        return _batches(node, batches, schema)
     if node.shape is Shape.ROW_TO_BOOL:
-        return _filtered(call, batches)
-    return _mapped(node, call, batches)
+        return _filtered(node, batches)
+    return _mapped(node, batches)
 
 
-def _guarded(node: Function) -> Callable[..., Any]:
+@contextmanager
+def _blaming(node: Function) -> Iterator[None]:
+    """What the user's function raises is told in his words."""
+    try:
+        yield
+    except InjectedFault:
+        raise  # the function has asked for it
+    except (Exception, SystemExit) as error:
+        raise UserCodeError(
+            f"{node.label}: {node.function.name} raised\n{user_frames(error)}"
+        ) from error
+
+
+def _filtered(node: Function, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     function = node.function.load()
-
-    def call(*arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except InjectedFault:
-            raise  # the function has asked for it
-        except (Exception, SystemExit) as error:
-            raise UserCodeError(
-                f"{node.label}: {node.function.name} raised\n{user_frames(error)}"
-            ) from error
-
-    return call
-
-
-def _filtered(call: Callable[..., Any], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     for batch in batches:
-        mask = pa.array([bool(call(row)) for row in batch.to_pylist()], pa.bool_())
-        yield pa.table(batch.filter(mask))
+        rows = rows_of(batch)
+        with _blaming(node):
+            kept = [bool(function(row)) for row in rows]
+        yield pa.table(batch.filter(array_of(kept)))
 
 
-def _mapped(
-    node: Function, call: Callable[..., Any], batches: Iterable[pa.RecordBatch]
-) -> Iterator[pa.Table]:
+def _mapped(node: Function, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    function = node.function.load()
     for batch in batches:
-        rows: list[Any] = []
-        for row in batch.to_pylist():
-            value = call(row)
+        rows = rows_of(batch)
+        with _blaming(node):
+            made = [function(row) for row in rows]
             if node.shape is Shape.ROW_TO_ROWS:
-                if isinstance(value, dict | str) or not isinstance(value, Iterable):
-                    raise TaskError(
-                        f"{node.label}: {node.function.name} must return a list of dicts for each "
-                        f"row, got {type(value).__name__}: {value!r:.80}"
-                    )
-                rows.extend(_checked(node, row_out) for row_out in value)
-            else:
-                rows.append(_checked(node, value))
-        if rows or node.schema is not None:
-            yield _table(node, rows)
+                made = [_listed(value) for value in made]
+        if node.shape is Shape.ROW_TO_ROWS:
+            _check(node, made, list, "a list of dicts")
+            made = [row for rows_out in made for row in rows_out]
+        _check(node, made, dict, "a dict")
+        if made or node.schema is not None:
+            yield _table(node, made)
 
 
-def _checked(node: Function, row: Any) -> dict[str, Any]:
-    if not isinstance(row, dict):
+def _listed(value: Any) -> Any:
+    """The rows that a function has made of one; generators run only now."""
+    if isinstance(value, Iterable) and not isinstance(value, dict | str):
+        return list(value)
+    return value
+
+
+def _check(node: Function, values: list[Any], kind: type, expected: str) -> None:
+    wrong = [value for value in values if not isinstance(value, kind)]
+    if wrong:
         raise TaskError(
-            f"{node.label}: {node.function.name} must return a dict for each row, got "
-            f"{type(row).__name__}: {row!r:.80}"
+            f"{node.label}: {node.function.name} must return {expected} for each row, got "
+            f"{type(wrong[0]).__name__}: {wrong[0]!r:.80}"
         )
-    return row
 
 
 def _table(node: Function, rows: list[dict[str, Any]]) -> pa.Table:
@@ -93,21 +98,24 @@ def _table(node: Function, rows: list[dict[str, Any]]) -> pa.Table:
 
 def _inferred(rows: list[dict[str, Any]]) -> pa.Table:
     """Columns in the order of their first appearance in any row, not of the first row only."""
+    first = rows[0].keys()
+    if all(row.keys() == first for row in rows):
+        return table_of({name: [row[name] for row in rows] for name in first})
     names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: [row.get(name) for row in rows] for name in names})
+    return table_of({name: [row.get(name) for row in rows] for name in names})
 
 
 def _batches(
-    node: Function, call: Callable[..., Any], batches: Iterable[pa.RecordBatch], schema: pa.Schema
+    node: Function, batches: Iterable[pa.RecordBatch], schema: pa.Schema
 ) -> Iterator[pa.Table]:
     """Batches of exactly ``batch_rows`` rows but the last, whatever the input's were."""
     seen = False
     for table in regrouped(batches, node.batch_rows, schema):
         seen = True
-        yield _result(node, call(table))
+        yield _result(node, call_once(node, table))
     if not seen and len(schema):
         # The function alone knows what it makes of columns, so it is asked with no rows.
-        yield _result(node, call(schema.empty_table()))
+        yield _result(node, call_once(node, schema.empty_table()))
 
 
 def regrouped(
@@ -149,8 +157,10 @@ def _result(node: Function, value: Any) -> pa.Table:
 
 
 def call_once(node: Function, *arguments: Any) -> Any:
-    """Calls a function that takes whole partitions."""
-    return _guarded(node)(*arguments)
+    """Calls a function that takes more than a row."""
+    function = node.function.load()
+    with _blaming(node):
+        return function(*arguments)
 
 
 _SETTLE_BYTES = 8 << 20

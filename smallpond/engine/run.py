@@ -9,13 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
+from smallpond.columns import int64_array
 from smallpond.engine import rows
 from smallpond.engine.duck import Instance
-from smallpond.engine.keys import Keys
-from smallpond.engine.listing import LISTING, located
+from smallpond.engine.enums import described
+from smallpond.engine.listing import listing_of, located
 from smallpond.engine.passes import in_passes, one_by_one
 from smallpond.engine.query import Query, table_of
 from smallpond.engine.write import write_files
@@ -37,9 +40,11 @@ from smallpond.plan import (
     Write,
     walk,
 )
-from smallpond.split import split_batches
 from smallpond.storage import configure, register_with_duckdb
 from smallpond.task import Attempt, Result, ToDriver, ToParts, ToSplit
+
+if TYPE_CHECKING:
+    from smallpond.engine.keys import Keys
 
 BATCH_ROWS = 122_880
 _asides = itertools.count()
@@ -207,7 +212,9 @@ class Run:
             query.con.execute(f"SELECT setseed({seed})").fetchall()
         try:
             self._instance.lossless(lossless)
-            reader = query.con.sql(text).to_arrow_reader(BATCH_ROWS)
+            relation = query.con.sql(text)
+            types = relation.types
+            reader = relation.to_arrow_reader(BATCH_ROWS)
         except duckdb.Error as error:
             raise query.explain(error, text) from error
 
@@ -222,7 +229,8 @@ class Run:
             if self._instance.interrupted:
                 raise InterruptedError
 
-        return Stream(reader.schema, batches(), native=True)
+        schema = described(reader.schema, types) if lossless else reader.schema
+        return Stream(schema, batches(), native=True)
 
 
 def run(attempt: Attempt, instance: Instance) -> Result:
@@ -254,7 +262,7 @@ def _into_sink(running: Run) -> Result:
         if attempt.passes > 1:
             program = dataclasses.replace(program, input=running.put_aside(program.input))
         files, count = write_files(program, running)
-        listing = Memory(attempt.id, pa.table({"file": files}, schema=LISTING))
+        listing = Memory(attempt.id, listing_of(files))
         listed = _result([running.write(_url(attempt), [listing])])
         return dataclasses.replace(listed, metrics=Metrics(rows_out=count))
     if attempt.passes > 1:
@@ -294,11 +302,14 @@ class _Numbered:
         self._column = column
 
     def append(self, partition_idx: int, data: pa.RecordBatch | pa.Table) -> None:
-        number = pa.repeat(pa.scalar(partition_idx, pa.int64()), data.num_rows)
+        number = int64_array(np.full(data.num_rows, partition_idx))
         self._writer.append(partition_idx, data.append_column(self._column, number))
 
 
 def _to_split(running: Run, sink: ToSplit, programs: list[Plan]) -> Result:
+    from smallpond.engine.keys import Keys  # noqa: PLC0415 (imports Arrow's functions: 30 ms)
+    from smallpond.split import split_batches  # noqa: PLC0415
+
     keys = Keys(running, sink)
     writer: PartWriter | None = None
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -94,6 +95,9 @@ def configure(url: str, storage_options: Mapping[str, Any]) -> None:
 
 def remove_folder(url: str, storage_options: Mapping[str, Any]) -> None:
     """Removes a folder and all below it, if it is there and may be removed."""
+    if not is_remote(url):
+        shutil.rmtree(local_path(url), ignore_errors=True)
+        return
     filesystem, path = filesystem_of(url, storage_options)
     # A driver's own errors may be anything, and must not hide why there is something to remove.
     with contextlib.suppress(Exception):

@@ -338,8 +338,9 @@ def test_ctrl_c_ends_a_run_and_all_that_belongs_to_it(tmp_path: Path, moment: st
         "python": "sp.from_items([1, 2]).map(lambda r: (time.sleep(100), r)[1]).take_all()",
     }[moment]
     script = f"""
-        import sys, threading, time
+        import signal, sys, threading, time
         import smallpond
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests
         sp = smallpond.init(data_root={str(tmp_path / "root")!r}, cpus=2, progress=False)
         sp.on_event(lambda e: print(type(e).__name__, getattr(e, "state", ""), flush=True))
         try:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import smallpond
 from smallpond.config import Config
 from smallpond.errors import PlanError
+from smallpond.events import Metrics, State, TaskEvent
 from tests.oracles.smallpond import assert_same, query
 
 ROOT = Path(smallpond.__file__).parents[1]
@@ -389,6 +391,26 @@ def test_rows_come_out_in_every_form(sp: smallpond.Session, capsys: Any) -> None
     assert sp.from_arrow(source).map("sum(n) AS s").take_all() == [{"s": 45}]
     assert type(sp.from_arrow(source).map("sum(n) AS s").take_all()[0]["s"]) is int
     assert sp.from_arrow(source).map("s").schema.field("s").type == pa.large_string()
+
+
+def test_events_say_how_much_each_stage_read(sp: smallpond.Session, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"n": range(1000)}), tmp_path / "n.parquet")
+    num_bytes = (tmp_path / "n.parquet").stat().st_size
+    events: list[TaskEvent] = []
+    sp.job.listeners.append(lambda event: isinstance(event, TaskEvent) and events.append(event))
+    twice = sp.read_parquet(f"{tmp_path}/n.parquet").repartition(4, by_rows=True)
+    thirds = twice.map("n * 2 AS n").repartition(3, by_rows=True)
+    assert thirds.filter("n % 4 = 0").to_arrow().num_rows == 500
+    finished = [event for event in events if event.state is State.FINISHED]
+    stages: dict[int, list[Metrics]] = {}
+    for event in finished:
+        stages.setdefault(event.stage_idx, []).append(event.metrics)
+    assert [sum(m.rows_in for m in stages[i]) for i in sorted(stages)] == [1000, 1000, 1000]
+    assert [sum(m.rows_out for m in stages[i]) for i in sorted(stages)] == [1000, 1000, 500]
+    read = sum(m.bytes_in for m in stages[min(stages)])
+    assert 0.99 * num_bytes <= read <= num_bytes
+    started = [event for event in events if event.state is State.STARTED]
+    assert len(started) == len(finished)
 
 
 def test_explain_shows_all_three_plans(sp: smallpond.Session) -> None:
