@@ -49,8 +49,6 @@ def filesystem_of(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, st
         said = driver._get_kwargs_from_urls(url)  # noqa: SLF001 (fsspec's own way)
         filesystem = driver(**{**said, **storage_options})
         path = str(driver._strip_protocol(url))  # noqa: SLF001
-    except ImportError as error:
-        raise _missing(protocol, error) from error
     except (TypeError, ValueError) as error:
         raise PlanError(f"{url} cannot be opened with these storage_options: {error}") from error
     return filesystem, path
@@ -59,20 +57,14 @@ def filesystem_of(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, st
 def _driver(protocol: str) -> Any:
     import fsspec  # noqa: PLC0415
 
+    package = _PACKAGES.get(protocol)
+    remedy = f" (pip install '{package}')" if package else ""
     try:
         return fsspec.get_filesystem_class(protocol)
     except ImportError as error:
-        raise _missing(protocol, error) from error
+        raise PlanError(f"{protocol}:// needs another package: {error}{remedy}") from error
     except ValueError as error:
-        package = _PACKAGES.get(protocol)
-        remedy = f" (pip install '{package}')" if package else ""
         raise PlanError(f"{protocol}:// is no storage that fsspec knows{remedy}") from error
-
-
-def _missing(protocol: str, error: ImportError) -> PlanError:
-    package = _PACKAGES.get(protocol)
-    remedy = f"pip install '{package}'" if package else "a package to install with pip"
-    return PlanError(f"{protocol}:// needs another package: {error} ({remedy})")
 
 
 def address_of(name: str, url: str, path: str) -> str:

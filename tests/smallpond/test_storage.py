@@ -7,12 +7,13 @@ import pickle
 import re
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry, known_implementations
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,14 +147,15 @@ def test_the_version_is_that_of_the_file_behind_a_link(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pattern", ["", "/**", "/**/*.csv"])
 def test_a_folder_that_links_lead_to_counts_once(tmp_path: Path, pattern: str) -> None:
     data = tmp_path / "data"
-    _tree(str(data), {"day=1/a.csv", "day=2/b.csv"})
+    _tree(str(data), {"day=1/a.csv", "day=2/b.csv", "root.csv"})
     _tree(str(tmp_path / "elsewhere"), {"c.csv"})
-    (data / "a_first").symlink_to(data / "day=2")
+    for i in range(20):
+        (data / f"link{i}").symlink_to(data / f"day={i % 2 + 1}")
     (data / "day=1" / "loop").symlink_to(data)
     (data / "zlink").symlink_to(tmp_path / "elsewhere")
     found = resolve(f"{data}{pattern}", recursive=True, suffixes=[".csv"])
     names = [str(Path(info.url).relative_to(data)) for info in found]
-    assert names == ["day=1/a.csv", "day=2/b.csv", "zlink/c.csv"]
+    assert names == ["day=1/a.csv", "day=2/b.csv", "root.csv", "zlink/c.csv"]
 
 
 def test_a_link_to_nothing_is_an_error_and_a_pipe_no_data(tmp_path: Path) -> None:
@@ -268,8 +270,9 @@ def test_duckdb_gets_one_file_system_for_a_protocol(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["", "/**/*.csv", "/*/*.csv"])
 @pytest.mark.parametrize("host", ["", "hosted://one"])
+@pytest.mark.parametrize("kind", [PermissionError, FileNotFoundError, OSError])
 def test_a_folder_that_may_not_be_listed_is_not_left_out(
-    tmp_path: Path, host: str, pattern: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: type[OSError], host: str, pattern: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fsspec.register_implementation("hosted", _Hosted, clobber=True)
     _tree(str(tmp_path), {"open/a.csv", "shut/b.csv"})
@@ -277,12 +280,36 @@ def test_a_folder_that_may_not_be_listed_is_not_left_out(
 
     def guarded(path: Any = ".") -> Any:
         if str(path).endswith("shut"):
-            raise PermissionError(13, "Permission denied", str(path))
+            raise kind(0, "not today", str(path))
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", guarded)
-    with pytest.raises(PlanError, match=r"cannot be read: .*Permission denied.*shut"):
+    with pytest.raises(PlanError, match=r"not today: '.*/shut'"):
         resolve(f"{host}{tmp_path}{pattern}", recursive=True, suffixes=[".csv"])
+
+
+class _Marked(MemoryFileSystem):
+    """A store that lists what it keeps of folders that somebody made."""
+
+    protocol = "marked"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> Any:
+        return super()._strip_protocol(path.removeprefix("marked://"))
+
+    def find(self, path: str, **kwargs: Any) -> Any:
+        return super().find(path, withdirs=True, **kwargs)
+
+
+def test_marks_of_folders_are_no_files() -> None:
+    fsspec.register_implementation("marked", _Marked, clobber=True)
+    _tree("marked://x", {"a.csv", "y/b.csv"})
+    fs, _ = filesystem_of("marked://x", {})
+    fs.makedirs("/x/made.csv")
+    found = resolve("marked://x", recursive=True, suffixes=[".csv"])
+    assert [info.url for info in found] == ["marked://x/a.csv", "marked://x/y/b.csv"]
 
 
 def test_information_is_small_and_frozen() -> None:

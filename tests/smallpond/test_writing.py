@@ -182,7 +182,7 @@ def test_a_failed_task_leaves_everything_as_it_was(place: str, mode: str, there:
 
 
 CALLS = {
-    os: ["rename", "mkdir", "chmod", "scandir", "unlink", "rmdir"],
+    os: ["rename", "mkdir", "chmod", "scandir", "unlink"],
     shutil: ["move"],
     MemoryFileSystem: ["cp_file", "find", "rm_file", "makedirs", "pipe_file", "rm", "cat_file"],
 }
@@ -229,8 +229,9 @@ def test_wherever_a_commit_fails_everything_is_as_it_was(
         fs.makedirs(f"{path}/_tmp")
         fs.pipe_file(f"{path}/_tmp/a", b"hidden")
     elif there:
-        _write(place, "error", ["old", "older"])
+        _write(place, "error", ["old"])
     before = _texts(place)
+    folders = _folders(place)
     texts = ["new", "newer", "newest"]
     after = sorted(texts + (before if mode == "append" else []))
     failures = 0
@@ -246,10 +247,17 @@ def test_wherever_a_commit_fails_everything_is_as_it_was(
             assert isinstance(error, OSError)
             assert (error.errno, error.__cause__ is None) == (28, False)
             assert _texts(place) == before
+            assert _folders(place) == folders
         _reset(place, before)
     else:
         pytest.fail("the calls do not end")
     assert failures > 2
+
+
+def _folders(place: str) -> set[str]:
+    """Folders in which a reader would look."""
+    names = (name for name, text in _state(place).items() if not text)
+    return {name for name in names if name and "/_" not in name}
 
 
 def _reset(place: str, texts: list[str]) -> None:
@@ -344,6 +352,28 @@ def test_of_writers_at_once_one_is_first(place: str, there: bool) -> None:
     added = [f"{n}-{i}" for n in range(3) for i in range(5)]
     assert _texts(place) == sorted([f"{last}-{i}" for i in range(5)] + added)
     assert not [name for name in _state(_above(place)) if "/." in name or "/_" in name]
+
+
+def test_a_local_writer_does_not_come_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = str(tmp_path / "out")
+    _write(place, "error", ["old"])
+    others: list[threading.Thread] = []
+    rename = os.rename
+
+    def slow(source: Any, target: Any) -> None:
+        rename(source, target)
+        if str(target).endswith(".old") and not others:
+            # The place is free for a moment.
+            others.append(threading.Thread(target=_write, args=(place, "overwrite", ["other"])))
+            others[0].start()
+            others[0].join(0.3)
+
+    monkeypatch.setattr(os, "rename", slow)
+    _write(place, "overwrite", ["new"])
+    others[0].join()
+    assert _texts(place) == ["other"]
 
 
 def test_who_comes_second_is_told(place: str) -> None:
