@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from smallpond.errors import PlanError
 from smallpond.events import Stage
+from smallpond.leaves import file_pieces, no_rows, row_slices, share_of, size_of, table_slices
 from smallpond.plan import (
     ROWWISE,
     Aggregate,
@@ -359,7 +360,7 @@ class Cutter:
         if files is None:
             return self._by_rows(node, inputs)
         order = _shuffled(files.files, node.seed) if node.shuffle_files else files.files
-        groups = [order[_share(len(order), node.npartitions, i)] for i in range(node.npartitions)]
+        groups = [order[share_of(len(order), node.npartitions, i)] for i in range(node.npartitions)]
         return [_on_files(program, files, group) for group in groups]
 
     def _by_rows(self, node: Repartition, inputs: list[Partition]) -> list[Plan]:
@@ -368,9 +369,9 @@ class Cutter:
         if isinstance(program, Files) and node.shuffle_files:
             program = dataclasses.replace(program, files=_shuffled(program.files, node.seed))
         if isinstance(program, Memory):
-            return _table_slices(program, node.npartitions)
+            return table_slices(program, node.npartitions)
         if isinstance(program, Files) and all(f.num_rows is not None for f in program.files):
-            return _row_slices(program, node.npartitions)
+            return row_slices(program, node.npartitions)
         pieces = self.pieces(program, 2 * self._machine.cpus)
         outputs = _concat(self._stage([Partition(p) for p in pieces], f"{_name(program)} (rows)"))
         [task] = self.tasks(
@@ -454,10 +455,10 @@ class Cutter:
             case Concat():
                 return _grouped(program.sources, wanted)
             case Files():
-                return _file_pieces(program, wanted, PIECE_BYTES // share)
+                return file_pieces(program, wanted, PIECE_BYTES // share)
             case Memory() if program.table.num_rows > PIECE_ROWS // share:
                 count = -(-program.table.num_rows // (PIECE_ROWS // share))
-                return _table_slices(program, min(wanted, count))
+                return table_slices(program, min(wanted, count))
             case Project() if is_rowwise(program.select):
                 return over(program.input)
             case Filter():
@@ -566,14 +567,9 @@ def _name(plan: Plan) -> str:
     return {Files: "read", Memory: "table"}.get(type(plan), type(plan).__name__.lower())
 
 
-def _share(count: int, n: int, index: int) -> slice:
-    """The ``index``-th of ``n`` runs of ``count`` items whose lengths differ by at most one."""
-    return slice(count * index // n, count * (index + 1) // n)
-
-
 def _grouped(sources: Sequence[Plan], wanted: int) -> list[Plan]:
     n = min(len(sources), max(1, wanted))
-    return [_concat(sources[_share(len(sources), n, i)]) for i in range(n)]
+    return [_concat(sources[share_of(len(sources), n, i)]) for i in range(n)]
 
 
 def _is_cheap(program: Plan) -> bool:
@@ -612,102 +608,5 @@ def _base_files(program: Plan) -> Files | None:
 def _on_files(program: Plan, files: Files, group: Sequence[FileSlice]) -> Plan:
     """The same chain over some of the files; over no rows of the first if there are none."""
     if isinstance(program, Files):
-        return dataclasses.replace(files, files=tuple(group) or _no_rows(files))
+        return dataclasses.replace(files, files=tuple(group) or no_rows(files))
     return program.with_inputs((_on_files(program.inputs[0], files, group),))
-
-
-def _no_rows(files: Files) -> tuple[FileSlice, ...]:
-    if files.schema is not None or not files.files:
-        return ()
-    return (dataclasses.replace(files.files[0], begin=0, end=0),)
-
-
-def _file_pieces(program: Files, wanted: int, least_bytes: int) -> list[Plan]:
-    """Files and row ranges of about equal size, none much smaller than ``least_bytes``."""
-    total = sum(file.size_bytes for file in program.files)
-    n = max(1, min(wanted, total // least_bytes + 1)) if program.files else 1
-    counted = all(file.num_rows is not None for file in program.files)
-    if counted and n > 1:
-        return _row_slices(program, n)
-    n = min(n, max(1, len(program.files)))
-    files = program.files
-    return [dataclasses.replace(program, files=files[_share(len(files), n, i)]) for i in range(n)]
-
-
-def _row_slices(program: Files, n: int) -> list[Plan]:
-    """Equal numbers of rows of files whose rows are counted."""
-    total = sum(_rows(file) for file in program.files)
-    made: list[Plan] = []
-    for i in range(n):
-        begin, end = total * i // n, total * (i + 1) // n
-        made.append(
-            dataclasses.replace(
-                program, files=_between(program.files, begin, end) or _no_rows(program)
-            )
-        )
-    return made
-
-
-def _rows(file: FileSlice) -> int:
-    end = file.end if file.end is not None else file.num_rows
-    assert end is not None  # noqa: S101 (callers have looked)
-    return end - file.begin
-
-
-def _between(files: Sequence[FileSlice], begin: int, end: int) -> tuple[FileSlice, ...]:
-    kept, position = [], 0
-    for file in files:
-        first, last = max(begin, position), min(end, position + _rows(file))
-        if first < last:
-            offset = file.begin - position
-            whole = first == position and last == position + _rows(file)
-            kept.append(
-                file
-                if whole
-                else dataclasses.replace(file, begin=first + offset, end=last + offset)
-            )
-        position += _rows(file)
-    return tuple(kept)
-
-
-def _table_slices(program: Memory, n: int) -> list[Plan]:
-    table = program.table
-    made: list[Plan] = []
-    for i in range(n):
-        begin, end = table.num_rows * i // n, table.num_rows * (i + 1) // n
-        made.append(Memory(f"{program.content}[{begin}:{end}]", table.slice(begin, end - begin)))
-    return made
-
-
-def rows_of(program: Plan) -> int:
-    """The rows that a program reads, 0 if that is not known of all its leaves."""
-    total = 0
-    for node in walk(program):
-        match node:
-            case Files():
-                if any(file.num_rows is None and file.end is None for file in node.files):
-                    return 0
-                total += sum(_rows(file) for file in node.files)
-            case Memory():
-                total += node.table.num_rows
-            case Parts():
-                total += sum(part.rows for part in node.parts)
-    return total
-
-
-def size_of(program: Plan) -> int:
-    """An estimate of the bytes that a program reads, 0 where unknown."""
-    total = 0
-    for node in walk(program):
-        match node:
-            case Files():
-                for file in node.files:
-                    share = 1.0
-                    if file.num_rows and (file.begin or file.end is not None):
-                        share = _rows(file) / file.num_rows
-                    total += int(file.size_bytes * share)
-            case Memory():
-                total += node.table.nbytes
-            case Parts():
-                total += sum(part.num_bytes for part in node.parts)
-    return total

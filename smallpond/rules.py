@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from smallpond.leaves import size_of
 from smallpond.plan import (
     Aggregate,
     By,
@@ -364,8 +365,6 @@ def _window(node: Window, n: int) -> Plan:
 
 
 def _join(node: Join, n: int, spread: Spread) -> Plan:
-    from smallpond.physical import size_of  # noqa: PLC0415
-
     small = node.how in (How.INNER, How.LEFT, How.SEMI, How.ANTI, How.CROSS)
     right_bytes = size_of(node.right)
     broadcast = node.broadcast

@@ -39,7 +39,8 @@ from smallpond.events import (
 )
 from smallpond.executors import Executor, Outcome, Worker
 from smallpond.handoff import split_parts_by_rows
-from smallpond.physical import Graph, rows_of, size_of
+from smallpond.leaves import rows_of, size_of
+from smallpond.physical import Graph
 from smallpond.results import Results
 from smallpond.task import Attempt, Resources, Result, Settings, Task, ToRowRanges, with_inputs
 
