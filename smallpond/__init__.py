@@ -10,7 +10,6 @@ Example:
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import weakref
@@ -127,11 +126,6 @@ def init(
         fault_inject_prob=fault_inject_prob,
         **platform_options,
     )
-    atexit.register(_shut_down, weakref.ref(session))
+    # When the program ends, or when nobody can use the session any more.
+    weakref.finalize(session, session.job.close)
     return session
-
-
-def _shut_down(reference: weakref.ref[Session]) -> None:
-    session = reference()
-    if session is not None:
-        session.shutdown()

@@ -322,7 +322,8 @@ class DataFrame:
     def _projected(self, name: str, select: str) -> DataFrame:
         """Windows and aggregates see all rows, whatever the partitions are."""
         uses = _parsed(name, select, "select")
-        source = Gather(self.plan) if uses.has_window or uses.has_aggregate else self.plan
+        whole = uses.has_window or uses.has_aggregate or uses.has_distinct
+        source = Gather(self.plan) if whole else self.plan
         return self._with(Project(source, select, label=name))
 
     def window(
@@ -608,7 +609,7 @@ class GroupBy:
         """A row per group: its keys, and aggregates: ``agg("sum(x) as s", n="count(*)")``."""
         items = [_item("agg", expression) for expression in expressions]
         items += list(named.items())
-        for name, expression in items:
+        for name, expression in named.items():
             _parsed("agg", f"{expression} AS {quote(name)}", "select")
         if not items and not self._keys:
             raise PlanError("agg: at least one aggregate expected")

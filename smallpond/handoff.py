@@ -563,6 +563,8 @@ def _create(url: str) -> Any:
     path = _local_path(url)
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        # A file of that name may still be mapped into the memory of someone who has its rows.
+        Path(path).unlink(missing_ok=True)
         return Path(path).open("wb")
     fs, remote_path = _remote(url)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import shutil
 import tempfile
 import threading
@@ -17,7 +18,7 @@ import pyarrow as pa
 from smallpond.config import Config
 from smallpond.engine.duck import Instances
 from smallpond.engine.query import Query, table_of
-from smallpond.errors import PlanError
+from smallpond.errors import CorruptedDataError, PlanError
 from smallpond.events import Listener
 from smallpond.executors import Executor
 from smallpond.executors.embedded import Embedded, usable_cpus, usable_memory_bytes
@@ -47,7 +48,7 @@ from smallpond.plan import (
 from smallpond.report import Recorder, progress_listener
 from smallpond.results import Results
 from smallpond.rows import rows_of
-from smallpond.rules import Spread, bottom_up, distribute, optimise
+from smallpond.rules import Spread, bottom_up, distribute, hold_shared, optimise
 from smallpond.scheduler import Scheduler
 from smallpond.sources import counted
 from smallpond.sql import quote, without_names
@@ -56,6 +57,8 @@ from smallpond.task import Result, Settings
 
 _REMEMBERED_PLANS = 100  # that were run; they hold on to the driver's tables
 _TRIED_ROWS = 1000  # of a function whose schema is asked for
+
+_log = logging.getLogger("smallpond")
 
 
 class Job:
@@ -151,7 +154,8 @@ class Job:
         self.plans.append(plan)
         machine = self.machine()
         npartitions = None if machine.shared_memory else 2 * machine.cpus
-        whole = distribute(self.optimised(plan), Spread(npartitions))
+        whole = distribute(self.optimised(plan), Spread(npartitions, kind_of=self._kind_of))
+        whole = hold_shared(whole)
         slices = not machine.shared_memory or any(isinstance(n, Function) for n in walk(whole))
         if slices or any(isinstance(n, Repartition) and n.by is By.ROWS for n in walk(whole)):
             whole = bottom_up(whole, lambda n: counted(n) if isinstance(n, Files) else n)
@@ -231,16 +235,30 @@ class Job:
     def rows(self, plan: Plan, graph: Graph) -> pa.Table:
         """Runs the tasks of a plan, and returns all of its rows."""
         with self._lock:
-            results = self.scheduler.run(graph)
-            if len(graph.outputs) == 1 and isinstance(graph.outputs[0].program, TaskOutput):
-                table = results[graph.outputs[0].program.task_key].table
-                if table is not None:
-                    return table
-            parts = [p for o in graph.outputs for p in self._parts(o.program, results)]
-            if any(isinstance(node, Function) for node in walk(plan)):
-                dims = tuple((o.dims, self._parts(o.program, results)) for o in graph.outputs)
-                self._computed.setdefault(plan.key, Computed(plan.key, dims))
-            return self.read(tuple(parts))
+            for _ in graph.tasks:
+                try:
+                    return self._rows(plan, graph)
+                except CorruptedDataError as error:
+                    # What an earlier run left, for its last stage nobody else reads.
+                    key = self.scheduler.results.owner(error.url)
+                    if key not in {task.key for task in graph.tasks}:
+                        raise
+                    _log.warning("%s; computing it again", error)
+                    self.scheduler.results.forget(key)
+            return self._rows(plan, graph)
+
+    def _rows(self, plan: Plan, graph: Graph) -> pa.Table:
+        results = self.scheduler.run(graph)
+        if len(graph.outputs) == 1 and isinstance(graph.outputs[0].program, TaskOutput):
+            table = results[graph.outputs[0].program.task_key].table
+            if table is not None:
+                return table
+        parts = [p for o in graph.outputs for p in self._parts(o.program, results)]
+        rows = self.read(tuple(parts))
+        if any(isinstance(node, Function) for node in walk(plan)):
+            dims = tuple((o.dims, self._parts(o.program, results)) for o in graph.outputs)
+            self._computed.setdefault(plan.key, Computed(plan.key, dims))
+        return rows
 
     def rows_of_task(self, task_key: str) -> list[dict[str, Any]]:
         """What a finished task made, as a listener may ask."""
@@ -300,6 +318,11 @@ class Job:
             if relation is None:
                 return {}
             return dict(zip(relation.columns, map(str, relation.types), strict=True))
+
+    def _kind_of(self, plan: Plan, expression: str) -> str:
+        if any(isinstance(node, Function) and node.schema is None for node in walk(plan)):
+            return "DOUBLE"  # most likely; functions are not called to find out
+        return self.sql_types(Project(plan, f"({expression}) AS x", label="agg"))["x"]
 
     @contextlib.contextmanager
     def _bound(self, plan: Plan) -> Iterator[Any]:

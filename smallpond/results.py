@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from pathlib import PurePosixPath
 from typing import Any
 
+from smallpond.errors import CorruptedDataError
 from smallpond.events import Metrics
 from smallpond.handoff import load_manifest, part_from_dict, part_to_dict, save_manifest
 from smallpond.task import Result, Task, ToDriver
+
+_log = logging.getLogger("smallpond")
 
 
 class Results:
@@ -29,7 +33,12 @@ class Results:
         """The result of a task, if it has been finished."""
         if key in self._known or not self._resumed:
             return self._known.get(key)
-        manifest = load_manifest(self._url(key))
+        try:
+            manifest = load_manifest(self._url(key))
+        except CorruptedDataError as error:
+            _log.warning("%s; computing it again", error)
+            self.forget(key)
+            return None
         if manifest is not None:
             self._known[key] = _from_dict(manifest)
         return self._known.get(key)

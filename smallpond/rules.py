@@ -7,6 +7,7 @@ local ones with a `Repartition` between, for workers that share no memory.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from smallpond.plan import (
     Format,
     Function,
     Gather,
+    Held,
     How,
     Join,
     Limit,
@@ -29,16 +31,16 @@ from smallpond.plan import (
     Shape,
     Sort,
     Sql,
-    Union,
     Window,
+    walk,
 )
-from smallpond.sql import Refers, in_two_steps, named, quote, refers
+from smallpond.sql import Aggregated, Refers, in_two_steps, named, quote, refers
 
 
 def is_rowwise(select: str) -> bool:
     """Whether a select list makes each row of one input row, whatever its neighbours are."""
     uses = refers(select)
-    if uses.has_window or uses.has_subquery or uses.volatile:
+    if uses.has_window or uses.has_subquery or uses.has_distinct or uses.volatile:
         return False
     return not uses.has_aggregate
 
@@ -78,7 +80,8 @@ def push_filter(node: Plan) -> Plan:
     match below:
         case Sort() | Gather():
             return below.with_inputs((push_filter(dataclasses.replace(node, input=below.input)),))
-        case Repartition(by=By.HASH | By.COLUMN, keep_column=None) | Union() | Concat():
+        # Not below a union: an input may lack the column, or have it in another type.
+        case Repartition(by=By.HASH | By.COLUMN, keep_column=None) | Concat():
             pushed = tuple(push_filter(dataclasses.replace(node, input=s)) for s in below.inputs)
             return below.with_inputs(pushed)
         case Distinct(on=()):
@@ -109,7 +112,7 @@ def push_limit(node: Plan) -> Plan:
 
 
 def _one_to_one(node: Project) -> bool:
-    return is_rowwise(node.select) and "unnest" not in refers(node.select).functions
+    return is_rowwise(node.select) and not refers(node.select).has_unnest
 
 
 def prune(plan: Plan) -> Plan:
@@ -204,6 +207,28 @@ def _plus(needed: frozenset[str] | None, uses: Refers) -> frozenset[str] | None:
     return needed | uses.columns
 
 
+def hold_shared(plan: Plan) -> Plan:
+    """Python functions whose rows are read in several places are called for them once."""
+    if not any(isinstance(node, Function) for node in walk(plan)):
+        return plan
+    nodes = {node.key: node for node in walk(plan)}
+    uses = Counter(source.key for node in nodes.values() for source in node.inputs)
+    costly = {
+        key for key, node in nodes.items() if any(isinstance(n, Function) for n in walk(node))
+    }
+    made: dict[str, Plan] = {}
+
+    def visit(node: Plan) -> Plan:
+        if node.key not in costly:
+            return node
+        if node.key not in made:
+            node_made = node.with_inputs(tuple(visit(source) for source in node.inputs))
+            made[node.key] = Held(node_made) if uses[node.key] > 1 else node_made
+        return made[node.key]
+
+    return visit(plan)
+
+
 # ---- distribute
 
 
@@ -214,10 +239,13 @@ class Spread:
     Attributes:
         npartitions: of an exchange where the user said nothing; None to keep everything in one.
         broadcast_bytes: a join's right side up to this size goes whole to every partition.
+        kind_of: gives the SQL type of an expression over a plan's rows; None takes all averages
+            for averages of numbers.
     """
 
     npartitions: int | None
     broadcast_bytes: int = 64 << 20
+    kind_of: Callable[[Plan, str], str] | None = None
 
 
 def distribute(plan: Plan, spread: Spread) -> Plan:
@@ -242,7 +270,7 @@ def _distributed(node: Plan, spread: Spread) -> Plan:
     match node:
         case Aggregate():
             n = node.npartitions or spread.npartitions
-            return _aggregate(node, n) if n else node
+            return _aggregate(node, n, spread) if n else node
         case Distinct():
             n = node.npartitions or spread.npartitions
             return _distinct(node, n) if n else node
@@ -258,9 +286,9 @@ def _distributed(node: Plan, spread: Spread) -> Plan:
     return node
 
 
-def _aggregate(node: Aggregate, n: int) -> Plan:
+def _aggregate(node: Aggregate, n: int, spread: Spread) -> Plan:
     """Partial results before rows move, where each aggregate has such."""
-    steps = [in_two_steps(name, expression) for name, expression in node.aggregates]
+    steps = [_steps(name, expression, node.input, spread) for name, expression in node.aggregates]
     keys = tuple(quote(name) for name, _ in node.keys)
     plain = tuple((name, quote(name)) for name, _ in node.keys)
     if all(step is not None for step in steps):
@@ -280,6 +308,20 @@ def _aggregate(node: Aggregate, n: int) -> Plan:
     expressions = tuple(expression for _, expression in node.keys)
     moved = Repartition((node.input,), n, By.HASH, expressions, dimension=_dimension(node))
     return Gather(_local(Aggregate(moved, node.keys, node.aggregates), "group_by"))
+
+
+def _steps(name: str, expression: str, source: Plan, spread: Spread) -> Aggregated | None:
+    steps = in_two_steps(name, expression)
+    if steps is None or not steps.averaged or spread.kind_of is None:
+        return steps
+    return steps if spread.kind_of(source, steps.averaged).startswith(_SUMMED) else None
+
+
+# Not those of 128 bits, whose sums may not fit.
+_SUMMED = (
+    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
+    *("FLOAT", "DOUBLE", "DECIMAL"),
+)
 
 
 def _dimension(node: Plan) -> str:

@@ -11,7 +11,7 @@ import itertools
 import logging
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from smallpond.engine.passes import can_be_cut
@@ -51,7 +51,6 @@ _MIN_SAMPLES = 5
 _MIN_STRAGGLER_S = 1.0
 
 _log = logging.getLogger("smallpond")
-_runs = itertools.count()
 
 
 @dataclass
@@ -69,6 +68,7 @@ class _Story:
     attempts: int = 0
     failures: int = 0
     losses: int = 0
+    remade: bool = False
     memory_step: int = 0
     not_before_s: float = 0.0
 
@@ -80,6 +80,7 @@ class Scheduler:
     Attributes:
         results: finished tasks, in this run and earlier ones.
         speculate: whether stragglers get second copies.
+        runs: numbers them.
     """
 
     executor: Executor
@@ -88,6 +89,7 @@ class Scheduler:
     listeners: Sequence[Listener] = ()
     speculate: bool = True
     stall_s: float = STALL_S
+    runs: Iterator[int] = field(default_factory=itertools.count)
     _warned: set[str] = field(default_factory=set)
 
     def run(self, graph: Graph) -> dict[str, Result]:
@@ -145,7 +147,7 @@ class _Run:
     """The state of one run."""
 
     def __init__(self, scheduler: Scheduler, graph: Graph) -> None:
-        self.idx = next(_runs)
+        self.idx = next(scheduler.runs)
         self._scheduler = scheduler
         self._executor = scheduler.executor
         self._tasks = {task.key: task for task in graph.tasks}
@@ -190,6 +192,7 @@ class _Run:
             self._drop(attempt_id, State.CANCELLED)
         if unfinished or self._cancelled:
             self._executor.quiet(_QUIET_S)
+            self._executor.wait(0.0)  # what became of them is nobody's business any more
 
     def _patience_s(self) -> float:
         """Until an outcome, or until a retry is due."""
@@ -266,6 +269,7 @@ class _Run:
             memory_bytes=memory,
             settings=self._scheduler.settings,
             speculative=speculative,
+            run_idx=self.idx,
         )
         story.attempts += 1
         self._running[attempt.id] = _Running(
@@ -318,8 +322,8 @@ class _Run:
             return  # another copy is still at it
         story = self._stories[task.key]
         if isinstance(error, CorruptedDataError) and self._remake(error):
-            story.failures += 1
             self._waiting[task.key] = None
+            self._find_ready([task.key])
             return
         if outcome.lost:
             story.losses += 1
@@ -350,18 +354,25 @@ class _Run:
     def _remake(self, error: CorruptedDataError) -> bool:
         """Runs the task again whose hand-off file is damaged; once."""
         key = self._scheduler.results.owner(error.url)
-        if key not in self._tasks or self._stories[key].failures:
+        if key not in self._tasks:
+            return False
+        result = self._results.get(key)
+        if result is None or all(p.url != error.url for output in result.outputs for p in output):
+            return True  # another reader was faster to find out
+        if self._stories[key].remade:
             return False
         _log.warning("%s; computing it again", error)
+        self._stories[key].remade = True
         self._scheduler.results.forget(key)
         del self._results[key]
-        self._stories[key].failures += 1
         for needed in self._tasks[key].needs:
-            if not self._results[needed].outputs:  # it was skipped for the finished result
+            if needed in self._results and not self._results[needed].outputs:
+                # It was skipped for the finished result.
                 self._scheduler.results.forget(needed)
-                self._results.pop(needed)
+                del self._results[needed]
                 self._waiting[needed] = None
-        self._waiting[key] = None
+        self._waiting |= dict.fromkeys([key, *self._ready])
+        self._ready.clear()
         self._find_ready(list(self._waiting))
         return True
 

@@ -93,7 +93,8 @@ class Refers:
     Attributes:
         columns: names of columns, without tables; None if it takes all (``*``, COLUMNS(...)).
         functions: names in lower case.
-        has_window, has_subquery, has_lambda: what makes it more than a plain expression.
+        has_window, has_subquery, has_lambda, has_distinct: what makes it more than a plain
+            expression.
     """
 
     columns: frozenset[str] | None
@@ -101,11 +102,17 @@ class Refers:
     has_window: bool = False
     has_subquery: bool = False
     has_lambda: bool = False
+    has_distinct: bool = False
 
     @property
     def has_aggregate(self) -> bool:
         """Whether it is (or may be) one value of many rows."""
         return not self.functions.isdisjoint(_functions().aggregates)
+
+    @property
+    def has_unnest(self) -> bool:
+        """Whether one row may become several."""
+        return not self.functions.isdisjoint(_functions().unnesting)
 
     @property
     def volatile(self) -> bool:
@@ -203,6 +210,7 @@ def _pointed(error: ParseError, fragment: str, offset: int) -> PlanError:
 class _Functions:
     aggregates: frozenset[str]
     volatile: frozenset[str]
+    unnesting: frozenset[str]
 
 
 @functools.lru_cache(maxsize=1)
@@ -211,7 +219,7 @@ def _functions() -> _Functions:
     rows = _parser().execute(
         "SELECT function_name, function_type, stability, macro_definition FROM duckdb_functions()"
     )
-    aggregates, volatile, macros = set(), set(), {}
+    aggregates, volatile, unnesting, macros = set(), set(), {"unnest", "unlist"}, {}
     for name, kind, stability, definition in rows.fetchall():
         if kind == "aggregate":
             aggregates.add(name)
@@ -219,9 +227,9 @@ def _functions() -> _Functions:
             volatile.add(name)
         if kind == "macro" and definition:
             macros[name] = set(re.findall(r"\w+", definition))
-    for found in (aggregates, volatile):
+    for found in (aggregates, volatile, unnesting):
         found |= {name for name, words in macros.items() if words & found}
-    return _Functions(frozenset(aggregates), frozenset(volatile))
+    return _Functions(frozenset(aggregates), frozenset(volatile), frozenset(unnesting))
 
 
 def refers(fragment: str, kind: str = "select") -> Refers:
@@ -255,6 +263,7 @@ def refers(fragment: str, kind: str = "select") -> Refers:
         "window" in flags,
         "subquery" in flags,
         "lambda" in flags,
+        "distinct" in flags,
     )
 
 
@@ -271,6 +280,8 @@ def _collect(node: Any, columns: set[str], functions: set[str], flags: set[str])
             functions.add(str(node["function_name"]).lower())
         elif kind in ("STAR", "WINDOW", "SUBQUERY", "LAMBDA"):
             flags.add(str(kind).lower())
+        if node.get("type") == "DISTINCT_MODIFIER":
+            flags.add("distinct")
         for value in node.values():
             _collect(value, columns, functions, flags)
 
@@ -301,10 +312,12 @@ class Aggregated:
     Attributes:
         first: (name, expression) over rows.
         then: expression over the first step's results.
+        averaged: what an average is taken of; it has to be a number for these steps.
     """
 
     first: tuple[tuple[str, str], ...]
     then: str
+    averaged: str = ""
 
 
 def in_two_steps(name: str, expression: str) -> Aggregated | None:
@@ -318,7 +331,8 @@ def in_two_steps(name: str, expression: str) -> Aggregated | None:
         return None
     function = str(call["function_name"]).lower()
     plain = not call.get("distinct") and not call.get("order_bys", {}).get("orders")
-    if not plain or call.get("filter") is not None:
+    # max(x, 3) is a list, which does not combine as x does.
+    if not plain or call.get("filter") is not None or len(call["arguments"]) > 1:
         return None
     if function in COMBINE:
         column = quote(f"{name}#0")
@@ -330,8 +344,9 @@ def in_two_steps(name: str, expression: str) -> Aggregated | None:
         inner = expression[expression.index("(") + 1 : expression.rindex(")")]
         total, count = f"{name}#0", f"{name}#1"
         return Aggregated(
-            ((total, f"sum(({inner})::DOUBLE)"), (count, f"count({inner})")),
-            f"sum({quote(total)}) / nullif(sum({quote(count)}), 0)::DOUBLE",
+            ((total, f"sum({inner})"), (count, f"count({inner})")),
+            f"sum({quote(total)}) / nullif(sum({quote(count)}), 0)::BIGINT",
+            averaged=inner,
         )
     return None
 
@@ -355,11 +370,13 @@ def split_alias(expression: str) -> tuple[str, str]:
         if selected[0].get("class") == "COLUMN_REF":
             return selected[0]["column_names"][-1], expression
         return expression.strip(), expression
-    # The parser says that there is an alias, so the last word is it.
-    stripped = re.sub(
-        r"(\s+as)?\s+(\"(?:[^\"]|\"\")+\"|\w+)\s*$", "", expression, flags=re.IGNORECASE
-    )
-    return alias, stripped
+    # The parser says that there is an alias, so it is the first word, as in `n: count(*)`, or the
+    # last.
+    name = r"(?:\"(?:[^\"]|\"\")+\"|\w+)"
+    stripped = re.sub(rf"^\s*{name}\s*:(?!:)", "", expression)
+    if stripped == expression:
+        stripped = re.sub(rf"(\s+as)?\s+{name}\s*$", "", expression, flags=re.IGNORECASE)
+    return alias, stripped.strip()
 
 
 _ORDER = re.compile(

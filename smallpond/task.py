@@ -153,7 +153,7 @@ class Attempt:
     Attributes:
         task: its program has no TaskOutput any more.
         key: of the task as planned, which names its outputs.
-        number: 0, 1, 2 ... over retries and speculative copies.
+        number: 0, 1, 2 ... over retries and speculative copies in a run.
         passes: in how many passes to work, to need less memory.
         cpus, memory_bytes: what it may use.
     """
@@ -166,11 +166,12 @@ class Attempt:
     memory_bytes: int
     settings: Settings
     speculative: bool = False
+    run_idx: int = 0
 
     @property
     def id(self) -> str:
-        """Unique in a session."""
-        return f"{self.key}-{self.number}"
+        """Unique in a session: what is left of a cancelled attempt is no later one's."""
+        return f"{self.key}-{self.run_idx}-{self.number}"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -35,13 +36,16 @@ _EXAMPLES = """examples:
   python -m benchmarks graysort --bytes 1G --data-root DIR --peers --json sorted.json
 
 exit code: 0; 1 if an output was not sorted or lost a record, or a file changed on the disk; 2 for
-what the user can repair, which the message names; 130 after Ctrl-C, which leaves no files.
+what the user can repair, which the message names; 130 after Ctrl-C or SIGTERM, with no
+files left.
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the benchmark; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    # Who ends a run that way does not want to keep its files either.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(arguments)
     except (GraySortError, OSError) as mistake:
@@ -53,6 +57,8 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("graysort: interrupted; its files are removed", file=sys.stderr)
         return _INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:

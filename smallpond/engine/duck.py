@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType
@@ -33,7 +34,9 @@ class Instance:
             },
         )
         self._con.execute(f"SET TimeZone = '{time_zone}'")
-        self._con.execute("SET enable_progress_bar = false")
+        self._cursors: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self.interrupted = False
         self.spoiled = False  # by statements that may have changed more than a query can see
         self._limits: tuple[int, int] | None = None
         self._loaded: set[str] = set()
@@ -51,15 +54,35 @@ class Instance:
 
     def cursor(self) -> Any:
         """A connection to this instance; queries on several of them may be open at once."""
-        return self._con.cursor()
+        cursor = self._con.cursor()
+        # Progress is counted only for a bar, which need not be shown.
+        cursor.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+        with self._lock:
+            self._cursors.add(cursor)
+        return cursor
 
     def interrupt(self) -> None:
-        """Ends running queries with an error; may be called from any thread."""
-        self._con.interrupt()
+        """Ends running queries with an error; may be called from any thread.
+
+        What runs between queries sees `interrupted`, until the next task.
+        """
+        self.interrupted = True
+        self._of_each(lambda cursor: cursor.interrupt())
 
     def progress(self) -> float:
         """How much of the running query is done, 0 to 1, or -1 if unknown."""
-        return float(self._con.query_progress()) / 100
+        return max(self._of_each(lambda cursor: cursor.query_progress()), default=-1.0) / 100
+
+    def _of_each(self, ask: Callable[[Any], Any]) -> list[Any]:
+        import duckdb  # noqa: PLC0415
+
+        with self._lock:
+            cursors = list(self._cursors)
+        answers = []
+        for cursor in cursors:
+            with contextlib.suppress(duckdb.ConnectionException):  # it was closed meanwhile
+                answers.append(ask(cursor))
+        return answers
 
     def spilled_bytes(self) -> int:
         """What lies in temporary files at this moment."""
@@ -192,6 +215,7 @@ class Instances:
             instance = Instance(str(temp_dir), self._time_zone)
         with self._lock:
             self._busy.add(instance)
+        instance.interrupted = False
         try:
             instance.limit(cpus, memory_bytes)
             yield instance

@@ -277,7 +277,8 @@ class Query:
         """
         import duckdb  # noqa: PLC0415
 
-        if isinstance(error, duckdb.OutOfMemoryException):
+        # Through an Arrow reader, only the text of DuckDB's error comes.
+        if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory Error" in str(error):
             return OutOfMemory(str(error))
         guilty = self._first_that_does_not_bind()
         if guilty is not None:

@@ -213,9 +213,14 @@ class Run:
 
         def batches() -> Iterator[pa.RecordBatch]:
             try:
-                yield from reader
+                for batch in reader:
+                    yield batch
+                    if self._instance.interrupted:
+                        break
             except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
                 raise query.explain(error, text) from error
+            if self._instance.interrupted:
+                raise InterruptedError
 
         return Stream(reader.schema, batches(), native=True)
 

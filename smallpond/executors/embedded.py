@@ -163,8 +163,10 @@ class Embedded:
     def _run_in_process(self, attempt: Attempt) -> Outcome:
         with self._lock:
             process = self._idle.pop() if self._idle else None
-        if process is None or not process.alive:
-            process = Process()
+        if process is not None and not process.alive:
+            process.kill()
+            process = None
+        process = process or Process()
         with self._lock:
             if attempt.id in self._cancelled:
                 self._idle.append(process)
@@ -173,6 +175,7 @@ class Embedded:
         try:
             result = process.run(attempt)
         except NonzeroExitCode as error:
+            process.kill()
             return Outcome(attempt.id, error=error, lost=True, worker=process.name)
         finally:
             with self._lock:

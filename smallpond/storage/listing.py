@@ -12,18 +12,19 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from smallpond.storage.patterns import Places, Selection
+from smallpond.storage.patterns import Choice, Places
 
 _LISTED_AT_ONCE = 16
 
 
-def local_files(root: str, selection: Selection) -> Iterator[tuple[str, os.stat_result]]:
+def local_files(root: str, choice: Choice) -> Iterator[tuple[str, os.stat_result]]:
     """Files of this machine, with links followed.
 
     A folder that is reached in several ways counts once, under its own name or, if only links lead
-    there, under that of the first link that is least deep. Pipes and sockets are left out; a link to nothing is an error.
+    there, under that of the first link that is least deep. Pipes and sockets are left out; a link
+    to nothing is an error.
     """
-    folders: list[tuple[str, Places]] = [(root, selection.start)]
+    folders: list[tuple[str, Places]] = [(root, choice.start)]
     links: list[tuple[str, Places]] = []
     been = set()
     given = set()
@@ -39,34 +40,32 @@ def local_files(root: str, selection: Selection) -> Iterator[tuple[str, os.stat_
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir():
-                    after = selection.enter(places, entry.name)
+                    after = choice.enter(places, entry.name)
                     if after:
                         (links if entry.is_symlink() else folders).append((entry.path, after))
-                elif selection.takes(places, entry.name) and (identity, entry.name) not in given:
+                elif choice.takes(places, entry.name) and (identity, entry.name) not in given:
                     given.add((identity, entry.name))
                     status = entry.stat()
                     if stat.S_ISREG(status.st_mode):
                         yield entry.path, status
 
 
-def remote_files(
-    filesystem: Any, root: str, selection: Selection | None = None
-) -> Iterator[Mapping[str, Any]]:
-    """What fsspec says of files: of those selected, or of all; of none if the folder is not there.
+def remote_files(filesystem: Any, root: str, choice: Choice) -> Iterator[Mapping[str, Any]]:
+    """What fsspec says of the files that are chosen; of none if the folder is not there.
 
-    A store that has no folders lists all names at once, unless a pattern needs only some levels.
+    A store that has no folders lists all names at once, unless only some levels are needed.
     """
-    if _lists_at_once(filesystem) and (selection is None or "**" in selection.parts):
+    if _lists_at_once(filesystem) and "**" in choice.parts:
         try:
             found = filesystem.find(root, detail=True)
         except FileNotFoundError:
             return
         for name, details in found.items():
             inner = [part for part in name[len(root.rstrip("/")) :].split("/") if part]
-            if _is_file(details) and (selection is None or selection.matches(inner)):
+            if _is_file(details) and choice.matches(inner):
                 yield details
         return
-    level = [(root, selection.start if selection else Places())]
+    level = [(root, choice.start)]
     with ThreadPoolExecutor(_LISTED_AT_ONCE) as pool:
         spread = pool.map if filesystem.async_impl else map
         while level:
@@ -79,12 +78,10 @@ def remote_files(
                     if path == folder.rstrip("/"):
                         continue  # what stores keep of a folder that somebody made
                     if details["type"] == "directory":
-                        after = selection.enter(places, name) if selection else places
-                        if after or selection is None:
-                            deeper.append((path, after))
-                    elif _is_file(details) and (not selection or selection.takes(places, name)):
+                        deeper.append((path, choice.enter(places, name)))
+                    elif _is_file(details) and choice.takes(places, name):
                         yield details
-            level = deeper
+            level = [(path, places) for path, places in deeper if places]
 
 
 def _listed(filesystem: Any, folder: str, root: str) -> list[Mapping[str, Any]]:

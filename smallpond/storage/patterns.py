@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 from smallpond.errors import PlanError
 from smallpond.storage.filesystems import is_hidden
@@ -15,6 +16,27 @@ _WILDCARD = re.compile(r"[*?\[]")
 # How far into the parts of a pattern a folder has come: several places, because "**" may stand for
 # any number of folders.
 Places = frozenset[int]
+
+
+class Choice(Protocol):
+    """Some of the files below a folder, chosen while folders are gone through, or all at once."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """With "**" if folders of any depth are gone through."""
+
+    @property
+    def start(self) -> Places:
+        """Where the folder itself stands."""
+
+    def enter(self, places: Places, name: str) -> Places:
+        """Where a folder in a folder stands; nowhere if nothing below it is meant."""
+
+    def takes(self, places: Places, name: str) -> bool:
+        """Whether a file in a folder is meant."""
+
+    def matches(self, names: Sequence[str]) -> bool:
+        """Whether a file is meant, by the parts of its path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +58,18 @@ class Selection:
 
     @property
     def start(self) -> Places:
-        """Where the folder itself stands."""
         return self._closed({0})
 
     def enter(self, places: Places, name: str) -> Places:
-        """Where a folder in a folder stands; nowhere if nothing below it can match."""
         return self._closed(self._step(places, name))
 
     def takes(self, places: Places, name: str) -> bool:
-        """Whether a file in a folder is meant."""
         end = len(self.parts)
         if end in self._step(places, name):
             return True
         return end in places and not is_hidden(name) and name.lower().endswith(self.suffixes)
 
     def matches(self, names: Sequence[str]) -> bool:
-        """Whether a file is meant, by the parts of its path."""
         places = self.start
         for name in names[:-1]:
             places = self.enter(places, name)

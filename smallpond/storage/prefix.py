@@ -15,9 +15,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from smallpond.errors import OutputError, OutputExistsError
-from smallpond.storage.filesystems import address_of, filesystem_of, is_hidden, is_remote
+from smallpond.storage.filesystems import address_of, filesystem_of, is_remote
 from smallpond.storage.folder import exists_already
 from smallpond.storage.listing import remote_files
+from smallpond.storage.patterns import Choice, Places, Selection
 
 _UNFINISHED = "_unfinished-"
 _LOCK = "_committing"
@@ -63,16 +64,12 @@ class Prefix:
 
     def data(self) -> list[str]:
         """What a reader would see."""
-        return [name for name in self._files() if not any(map(is_hidden, self._parts(name)))]
+        return self._files(Selection(("**",), ("",)))
 
-    def _files(self) -> list[str]:
-        """All files but those of writers at work."""
+    def _files(self, choice: Choice) -> list[str]:
         self._filesystem.invalidate_cache()
-        found = [str(details["name"]) for details in remote_files(self._filesystem, self._path)]
-        return [n for n in found if not self._parts(n)[0].startswith((_UNFINISHED, _LOCK))]
-
-    def _parts(self, name: str) -> tuple[str, ...]:
-        return PurePosixPath(name).relative_to(PurePosixPath(self._path)).parts
+        found = remote_files(self._filesystem, self._path, choice)
+        return [str(details["name"]) for details in found]
 
     def staging(self, name: str) -> str:
         """The prefix for unfinished files of a writer."""
@@ -83,7 +80,7 @@ class Prefix:
         if not self._has_buckets:
             self._filesystem.makedirs(self._path, exist_ok=True)
         with self._one_at_a_time(name):
-            old = self._files()
+            old = self._files(_Finished())
             if mode == "error" and self.data():
                 raise exists_already(self._url)
             # New names, so that old and new objects are never mistaken for one another.
@@ -93,7 +90,7 @@ class Prefix:
                 raise OutputExistsError(f"{self._address(taken)} exists already")
             sources = [self._filesystem._strip_protocol(file) for file, _ in files]  # noqa: SLF001
             self._bring(sources, finals)
-            if mode == "overwrite":
+            if mode == "overwrite" and old:
                 self._drop(old, finals)
         return [self._address(final) for final in finals]
 
@@ -116,19 +113,35 @@ class Prefix:
             raise
 
     def _drop(self, old: list[str], finals: list[str]) -> None:
-        """Removes what was there; if nothing can be removed, what is new goes instead."""
-        problem = self._remove(old)
-        left = sorted(set(old) & set(self._files()))
-        if left and len(left) == len(old):
+        """Removes what was there; if nothing of it can be removed, what is new goes instead."""
+        left = old
+        listed = False
+        problem: Exception | None = None
+        for _ in range(_TRIES):
+            problem = self._remove(left)
+            if problem is None and not self._filesystem.async_impl:
+                return
+            try:
+                # Drivers that remove many at once may keep to themselves what they could not.
+                there = set(self._files(_Finished()))
+                listed = True
+            except Exception as error:  # noqa: BLE001 (it is raised below)
+                problem = error
+                continue
+            left = [name for name in left if name in there]
+            if not left:
+                return
+        if listed and left == old:
             self._remove(finals)
-            raise OutputError(
-                f"{self._url} cannot be overwritten: {problem or left[0]}"
-            ) from problem
-        if left:
-            raise OutputError(
-                f"{self._url} holds all new files and {len(left)} old ones that cannot be removed,"
-                f" {left[0]} for one: {problem}"
-            ) from problem
+            raise self._refused(f"cannot be overwritten: {problem or left[0]}", problem)
+        message = f"holds all new files and up to {len(left)} old ones, {left[0]} for one"
+        raise self._refused(f"{message}, that cannot be removed: {problem}", problem)
+
+    def _refused(self, message: str, problem: Exception | None) -> OutputError:
+        refusal = OutputError(f"{self._url} {message}")
+        refusal.errno = getattr(problem, "errno", None)
+        refusal.__cause__ = problem
+        return refusal
 
     def _remove(self, names: Sequence[str]) -> Exception | None:
         """Removes files and the folders that this empties; returns what went wrong, if anything."""
@@ -210,7 +223,7 @@ class Prefix:
                 # It was there, and is gone; or there is another problem, which will stay.
             else:
                 return True
-        raise OutputError(f"{self._address(lock)} cannot be written: {problem}") from problem
+        raise self._refused(f"cannot be written: {problem}", problem)
 
     def _create(self, lock: str, name: str) -> None:
         if self._renames:
@@ -218,6 +231,22 @@ class Prefix:
                 file.write(name.encode())
         else:
             self._filesystem.pipe_file(lock, name.encode(), mode="create")
+
+
+class _Finished:
+    """All files but those that writers are at work on; these come and go."""
+
+    parts = ("**",)
+    start = Places({0})
+
+    def enter(self, places: Places, name: str) -> Places:
+        return Places() if name.startswith(_UNFINISHED) else places
+
+    def takes(self, places: Places, name: str) -> bool:  # noqa: ARG002
+        return name != _LOCK
+
+    def matches(self, names: Sequence[str]) -> bool:
+        return not names[0].startswith(_UNFINISHED) and names[-1] != _LOCK
 
 
 def _suffixed(name: str, suffix: str) -> str:

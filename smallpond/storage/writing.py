@@ -131,9 +131,10 @@ def _final_names(files: Sequence[str], staging: str, stem: str) -> list[str]:
     The numbers are wide enough for the names' order to be that of the files.
     """
     width = max(5, len(str(len(files) - 1)))
+    root = PurePosixPath(staging)
     names = []
     for i, file in enumerate(files):
-        inner = PurePosixPath(file).relative_to(PurePosixPath(staging))
+        inner = PurePosixPath(file).relative_to(root)
         folders = [part for part in inner.parent.parts if "=" in part]
         ending = _ENDING.search(inner.name)
         names.append("/".join([*folders, f"{stem}{i:0{width}}{ending[0] if ending else ''}"]))

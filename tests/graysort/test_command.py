@@ -250,15 +250,22 @@ def test_disk_that_gets_full_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("awaited", ["input.dat", "runs/run-*", ".sorted.dat.unfinished"])
-def test_interrupt_leaves_nothing(tmp_path: Path, awaited: str) -> None:
-    """Ctrl-C in a terminal reaches the workers, too."""
+@pytest.mark.parametrize(
+    ("awaited", "number"),
+    [
+        ("input.dat", signal.SIGINT),
+        ("runs/run-*", signal.SIGINT),
+        (".sorted.dat.unfinished", signal.SIGTERM),
+    ],
+)
+def test_interrupt_leaves_nothing(tmp_path: Path, awaited: str, number: int) -> None:
+    """As from a terminal, which sends Ctrl-C to all of its processes."""
     process = start(tmp_path, "--bytes", "100M", "--rounds", "50", start_new_session=True)
     try:
         while not list(tmp_path.glob(f"graysort-*/{awaited}")):
             assert process.poll() is None
             time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         output, error = process.communicate(timeout=60)
     finally:
         with contextlib.suppress(ProcessLookupError):

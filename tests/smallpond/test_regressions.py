@@ -232,3 +232,52 @@ def test_sums_of_integers_are_written_exactly(sp: smallpond.Session, tmp_path: P
     back = sp.read_parquet(str(tmp_path / "out")).sort("k")
     assert back.take_all() == [{"k": 1, "s": 2 * large}, {"k": 2, "s": 1}]
     assert str(back.to_pandas()["s"].dtype) == "int64"
+
+
+def test_a_filter_stays_above_a_union_whose_inputs_differ(sp: smallpond.Session) -> None:
+    numbers = pa.table({"a": [10, 3], "b": [1, 2]})
+    texts = pa.table({"a": ["9", "2"]})
+    both = sp.from_arrow(numbers).union(sp.from_arrow(texts))
+    everything = query("FROM t UNION ALL BY NAME FROM u", t=numbers, u=texts)
+    for condition in ("a < '5'", "b IS NULL", "b = 2 OR a = '9'"):
+        expected = query(f"FROM t WHERE {condition}", t=everything)
+        assert_same(both.filter(condition).to_arrow(), expected)
+
+
+def test_a_limit_stays_above_what_makes_several_rows_of_one_or_one_of_several(
+    sp: smallpond.Session,
+) -> None:
+    df = sp.from_arrow(TWENTY).repartition(2, by_rows=True)
+    for many in (
+        "unnest([1, 2, 3])",
+        "unlist([1, 2, 3])",
+        "generate_subscripts([1, 2, 3], 1)",
+        "regexp_split_to_table('a b c', ' ')",
+    ):
+        assert df.flat_map(f"{many} AS x").limit(4).count() == 4
+    assert df.sort("a").map("DISTINCT a // 10 AS tens").limit(2).count() == 2
+    assert df.map("DISTINCT k").count() == 2  # in each partition, as map() says
+    assert df.select("DISTINCT k").count() == 1
+
+
+def test_aggregates_in_two_steps_are_those_in_one(sp: smallpond.Session) -> None:
+    source = pa.table({"n": list(range(20)), "x": [2**62, 1, -(2**62), 0] * 5})
+    items = [
+        "max(n, 2) AS a",
+        "min(n, 3) AS b",
+        "avg(x) AS c",
+        "avg(n::DECIMAL(10, 3) / 7) AS d",
+        "avg(DATE '2020-01-01' + n::INTEGER) AS e",
+        "avg(to_days(n::INTEGER)) AS f",
+        "avg(n::UTINYINT) AS g",
+        "sum(n > 3) AS h",
+        "i: count(*)",
+        'count(n) AS "j k"',
+    ]
+    expected = query(f"SELECT n % 3 AS k, {', '.join(items)} FROM t GROUP BY k", t=source)
+    df = sp.from_arrow(source).repartition(5, by_rows=True)
+    assert_same(df.group_by("k: n % 3", npartitions=3).agg(*items).to_arrow(), expected)
+    sp.job.executor.shared_memory = False
+    assert_same(df.group_by("n % 3 AS k").agg(*items).to_arrow(), expected)
+    everything = query(f"SELECT {', '.join(items)} FROM t", t=source)
+    assert_same(df.agg(*items).to_arrow(), everything)

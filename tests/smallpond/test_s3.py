@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import uuid
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import fsspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from s3fs import S3FileSystem
 
 import smallpond
-from smallpond.errors import MissingInputError, OutputExistsError, PlanError
+from smallpond.errors import MissingInputError, OutputError, OutputExistsError, PlanError
+from smallpond.storage import DirectoryWriter, register_with_duckdb, resolve
 
 
 @pytest.fixture
@@ -31,6 +40,14 @@ def prefix() -> str:
 
 def _rows(count: int) -> pa.Table:
     return pa.table({"k": [i % 3 for i in range(count)], "v": list(range(count))})
+
+
+def _files(s3: dict[str, Any], prefix: str) -> list[str]:
+    """All objects, as the server says; it keeps folders of what was removed."""
+    fs = fsspec.filesystem("s3", **s3)
+    fs.invalidate_cache()
+    found = fs.find(prefix, detail=True).values()
+    return sorted(info["name"] for info in found if info["type"] == "file")
 
 
 def test_there_and_back(on_s3: smallpond.Session, prefix: str) -> None:
@@ -80,10 +97,11 @@ def test_a_failure_leaves_no_object(
     df = on_s3.from_arrow(_rows(1000)).repartition(4, by_rows=True).map(fail)
     with pytest.raises(smallpond.errors.TaskError, match="no nine hundred"):
         df.write_parquet(prefix)
-    fs = fsspec.filesystem("s3", **s3)
-    fs.invalidate_cache()
-    # This server keeps the folder of what was removed as an object of its own.
-    assert set(fs.find(prefix)) <= {prefix.removeprefix("s3://")}
+    assert _files(s3, prefix) == []
+    with pytest.raises(MissingInputError):
+        on_s3.read_parquet(prefix)
+    on_s3.from_arrow(_rows(3)).write_parquet(prefix)
+    assert on_s3.read_parquet(prefix).count() == 3
 
 
 def test_many_files(on_s3: smallpond.Session, prefix: str, s3: dict[str, Any]) -> None:
@@ -123,3 +141,211 @@ def test_hand_off_files_may_lie_there(s3: dict[str, Any], prefix: str) -> None:
     fs = fsspec.filesystem("s3", **s3)
     fs.invalidate_cache()
     assert not [name for name in fs.find(f"{prefix}/root") if name.endswith((".arrow", ".json"))]
+
+
+# ---- the storage itself
+
+
+def test_duckdb_reads_what_it_needs(s3: dict[str, Any], prefix: str) -> None:
+    fs = fsspec.filesystem("s3", **s3)
+    for i in range(3):
+        with fs.open(f"{prefix}/h={i}/a.parquet", "wb") as file:
+            pq.write_table(_rows(1000), file, row_group_size=100)
+    [*files] = resolve(f"{prefix}/**/*.parquet", storage_options=s3)
+    assert [info.url for info in files] == [f"{prefix}/h={i}/a.parquet" for i in range(3)]
+    names = str([info.url for info in files])
+    query = f"SELECT h, sum(v) FROM read_parquet({names}) WHERE v >= 998 GROUP BY h ORDER BY h"
+    with duckdb.connect() as con:
+
+        def ask(_: int) -> Any:
+            cursor = con.cursor()
+            register_with_duckdb(cursor, [info.url for info in files], s3)
+            return cursor.execute(query).fetchall()
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(ask, range(16))) == [[(i, 1997) for i in range(3)]] * 16
+        target = f"{prefix}/copy.parquet".replace("s3://", "s3a://")
+        register_with_duckdb(con, [target], s3)
+        con.execute(f"COPY (SELECT 1 AS one) TO '{target}' (FORMAT parquet)").fetchall()
+        assert con.execute(f"SELECT one FROM '{prefix}/copy.parquet'").fetchall() == [(1,)]
+
+
+def test_listings(s3: dict[str, Any], prefix: str) -> None:
+    fs = fsspec.filesystem("s3", **s3)
+    names = ["a.csv", "b.txt", "x/c.csv", "x/y/d.csv", "_tmp/e.csv", ".f.csv", "_k=1/g.csv"]
+    fs.pipe({f"{prefix}/{name}": b"1" for name in names})
+    fs.touch(f"{prefix}/made.csv/")  # a folder, as consoles make them
+
+    def found(path: str, **options: Any) -> list[str]:
+        infos = resolve(f"{prefix}{path}", suffixes=[".csv"], storage_options=s3, **options)
+        return [info.url.removeprefix(f"{prefix}/") for info in infos]
+
+    assert found("") == ["a.csv"]
+    assert found("", recursive=True) == ["_k=1/g.csv", "a.csv", "x/c.csv", "x/y/d.csv"]
+    assert found("/**") == ["_k=1/g.csv", "a.csv", "b.txt", "x/c.csv", "x/y/d.csv"]
+    assert found("/*") == ["_k=1/g.csv", "a.csv", "b.txt", "x/c.csv"]
+    assert found("/*/*/[cd].csv") == ["x/y/d.csv"]
+    assert found("/_tmp/*.csv") == ["_tmp/e.csv"]
+
+
+def test_what_another_process_does_is_seen(s3: dict[str, Any], prefix: str) -> None:
+    other = fsspec.filesystem("s3", skip_instance_cache=True, **s3)
+    other.pipe_file(f"{prefix}/a.csv", b"1")
+    [before] = resolve(prefix, storage_options=s3)
+    other.pipe({f"{prefix}/a.csv": b"2", f"{prefix}/b.csv": b"3"})
+    after, _ = resolve(prefix, storage_options=s3)
+    assert (before.url, before.size_bytes) == (after.url, after.size_bytes)
+    assert before.version != after.version
+
+
+def test_a_fork_reaches_the_server(s3: dict[str, Any], prefix: str) -> None:
+    fs = fsspec.filesystem("s3", **s3)
+    fs.pipe_file(f"{prefix}/a.csv", b"1")
+    assert len(resolve(prefix, storage_options=s3)) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there are threads, none of which the child needs
+        child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        os._exit(len(resolve(prefix, storage_options=s3)) + 41)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+
+
+# ---- writers
+
+
+def _commit(s3: dict[str, Any], prefix: str, mode: str, texts: list[str]) -> list[str]:
+    with DirectoryWriter(prefix, mode, storage_options=s3) as writer:
+        return writer.commit(_stage(s3, writer, texts))
+
+
+def _stage(s3: dict[str, Any], writer: DirectoryWriter, texts: list[str]) -> list[str]:
+    files = {f"{writer.staging}/{text}.txt": text.encode() for text in texts}
+    fsspec.filesystem("s3", **s3).pipe(files)
+    return list(files)
+
+
+def _texts(s3: dict[str, Any], prefix: str) -> list[str]:
+    """What a reader sees."""
+    fs = fsspec.filesystem("s3", **s3)
+    try:
+        found = resolve(prefix, recursive=True, storage_options=s3)
+    except MissingInputError:
+        return []
+    return sorted(fs.cat_file(info.url).decode() for info in found)
+
+
+@pytest.mark.parametrize("mode", ["error", "overwrite"])
+def test_wherever_a_commit_fails_everything_is_as_it_was(
+    s3: dict[str, Any], prefix: str, mode: str
+) -> None:
+    call = S3FileSystem._call_s3
+    before = [] if mode == "error" else ["old", "older"]
+    after = ["new", "newer"]
+    failures = 0
+    for number in range(1, 100):
+        place = f"{prefix}/{number}"
+        _commit(s3, place, "error", before)
+        count = 0
+
+        async def failing(
+            self: Any, method: str, *args: Any, number: int = number, **kw: Any
+        ) -> Any:
+            nonlocal count
+            count += 1
+            if count == number:
+                raise OSError(5, f"no {method} today")
+            return await call(self, method, *args, **kw)
+
+        with DirectoryWriter(place, mode, storage_options=s3) as writer:
+            files = _stage(s3, writer, ["new", "newer"])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(S3FileSystem, "_call_s3", failing)
+                try:
+                    writer.commit(files)
+                except OutputError:
+                    failures += 1
+                    expected = before
+                else:
+                    expected = after
+        assert _texts(s3, place) == expected
+        assert not [name for name in _files(s3, place) if "/_" in name]
+        if count < number:
+            break
+    assert expected == after
+    assert failures >= 2
+
+
+def test_of_writers_at_once_one_is_first(s3: dict[str, Any], prefix: str) -> None:
+    barrier = threading.Barrier(4)
+
+    def write(number: int, mode: str) -> int:
+        with DirectoryWriter(prefix, mode, storage_options=s3) as writer:
+            files = _stage(s3, writer, [f"{number}-{i}" for i in range(5)])
+            barrier.wait()
+            try:
+                writer.commit(files)
+            except OutputExistsError:
+                return 0
+        return 1
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(write, range(4), ["error"] * 4)) == 1
+        [first] = {text[0] for text in _texts(s3, prefix)}
+        assert _texts(s3, prefix) == [f"{first}-{i}" for i in range(5)]
+        assert sum(pool.map(write, range(4), ["overwrite"] * 4)) == 4
+        [last] = {text[0] for text in _texts(s3, prefix)}
+        assert _texts(s3, prefix) == [f"{last}-{i}" for i in range(5)]
+    assert len(_files(s3, prefix)) == 5
+
+
+def test_names_that_look_like_patterns(s3: dict[str, Any], prefix: str) -> None:
+    fs = fsspec.filesystem("s3", **s3)
+    fs.pipe({f"{prefix}/*.txt": b"star", f"{prefix}x/keep.txt": b"keep"})
+    _commit(s3, prefix, "overwrite", ["new"])
+    assert _texts(s3, prefix) == ["new"]
+    fs.pipe_file(f"{prefix}/a[1]/*", b"star")
+    _commit(s3, f"{prefix}/a[1]", "overwrite", ["newer"])
+    assert _texts(s3, f"{prefix}/a[1]") == ["newer"]
+    assert len(_files(s3, prefix)) == 2
+    assert _texts(s3, f"{prefix}x") == ["keep"]
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "append"])
+def test_a_plan_may_read_the_folder_that_it_writes(
+    on_s3: smallpond.Session, prefix: str, mode: str
+) -> None:
+    on_s3.from_arrow(_rows(100)).write_parquet(prefix)
+    on_s3.read_parquet(prefix).filter("v < 10").write_parquet(prefix, mode=mode)
+    assert on_s3.read_parquet(prefix).count() == (10 if mode == "overwrite" else 110)
+
+
+# ---- what cannot be reached
+
+
+@pytest.mark.parametrize("mode", ["error", "overwrite", "append"])
+def test_no_bucket_is_made_for_a_misspelt_name(s3: dict[str, Any], mode: str) -> None:
+    with pytest.raises(OutputError, match="there is no bucket dota"):
+        DirectoryWriter("s3://dota/out", mode, storage_options=s3)
+    assert not fsspec.filesystem("s3", skip_instance_cache=True, **s3).exists("dota")
+
+
+def test_a_wrong_key_is_told_to_a_writer(s3: dict[str, Any], prefix: str) -> None:
+    with pytest.raises(OutputError, match=f"{prefix}.*may not be seen with these storage_options"):
+        DirectoryWriter(prefix, "append", storage_options={**s3, "secret": "not the secret"})
+
+
+def test_no_key_at_all_is_told(
+    s3: dict[str, Any], prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.delitem(fsspec.config.conf, "s3", raising=False)  # a session's
+    options = {"client_kwargs": s3["client_kwargs"]}
+    with pytest.raises(PlanError, match=r"Unable to locate credentials \(storage_options= takes"):
+        resolve(f"{prefix}/*.csv", storage_options=options)
+    with pytest.raises(PlanError, match="s3:// cannot be read"):
+        resolve("s3://", storage_options=s3)

@@ -1,161 +1,402 @@
-"""Sessions: what they touch, what they are told, what they leave."""
+"""Sessions: what they touch, what they leave, and when they compute."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from datetime import datetime
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import smallpond
-from smallpond.config import Config, parse_bytes
+from smallpond.config import Config
 from smallpond.errors import PlanError
+from tests.oracles.smallpond import assert_same, query
 
-_REPOSITORY = Path(__file__).parents[2]
+ROOT = Path(smallpond.__file__).parents[1]
 
 
-def _run(code: str, *arguments: str) -> str:
-    """What a program of its own prints."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("SP_")}
+def python(code: str, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SP_")}
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *arguments],
-        env={**env, "PYTHONPATH": str(_REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+        [sys.executable, *options, "-c", textwrap.dedent(code)],
+        env={**kept, "PYTHONPATH": str(ROOT), **env},
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
 
 
-def test_the_import_loads_nothing_heavy() -> None:
-    code = (
-        "import sys, smallpond; heavy = {'duckdb', 'ray', 'pyarrow', 'pandas', 'polars', 'rich', "
-        "'numpy', 'fsspec', 'torch'}; print(sorted(heavy & set(sys.modules)))"
-    )
-    assert _run(code) == "[]\n"
+# ---- side effects
 
 
-def test_a_session_touches_no_disk_before_it_computes(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    code = (
-        "import sys, smallpond; sp = smallpond.init(data_root=sys.argv[1])\n"
-        "df = sp.from_items([1, 2]).map('item + 1 as x').repartition(2, hash_by='x')\n"
-        "import os; print(os.path.exists(sys.argv[1]))"
-    )
-    assert _run(code, str(root)) == "False\n"
-    assert not root.exists()
+def test_importing_has_no_side_effects_and_needs_neither_duckdb_nor_ray() -> None:
+    done = python(
+        """
+        import logging, os, sys, threading
+        before = (set(os.environ.items()), sys.getrecursionlimit(), logging.root.level,
+                  list(logging.root.handlers), threading.active_count(), os.getcwd())
+        import smallpond
+        after = (set(os.environ.items()), sys.getrecursionlimit(), logging.root.level,
+                 list(logging.root.handlers), threading.active_count(), os.getcwd())
+        assert before == after, (before, after)
+        heavy = {"duckdb", "ray", "pandas", "polars", "torch", "rich", "pyarrow", "numpy",
+                 "fsspec", "s3fs", "deltalake", "pyiceberg", "graphviz", "cloudpickle"}
+        print(sorted(heavy & set(sys.modules)))
+        """,
+        "-W", "error",
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout.strip() == "[]"
 
 
-def test_a_program_that_ends_leaves_no_files(tmp_path: Path) -> None:
-    code = (
-        "import sys, smallpond; sp = smallpond.init(data_root=sys.argv[1])\n"
-        "print(sp.from_items([1, 2]).map(lambda row: {'x': row['item']}).count())"
-    )
-    assert _run(code, str(tmp_path)) == "2\n"
+def test_init_touches_no_disk_and_starts_nothing(tmp_path: Path) -> None:
+    done = python(
+        f"""
+        import os, sys, threading
+        import smallpond
+        sp = smallpond.init(data_root={str(tmp_path / "root")!r})
+        df = sp.from_items([{{"a": 1}}]).map("a + 1 AS b").repartition(3, hash_by="b")
+        print(os.path.exists({str(tmp_path / "root")!r}), threading.active_count())
+        print(sorted({{"ray", "polars", "torch", "rich", "s3fs"}} & set(sys.modules)))
+        print(sp.config.job_root.startswith({str(tmp_path / "root")!r}))
+        """,
+        "-W", "error",
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["False 1", "[]", "True"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_listens(tmp_path: Path) -> None:
-    if not Path("/proc/net/tcp").exists():
-        pytest.skip("needs Linux's /proc")
-    code = (
-        "import sys, os, json, glob, smallpond; sp = smallpond.init(data_root=sys.argv[1])\n"
-        "sp.from_items([1, 2]).map(lambda row: row).repartition(2, hash_by='item').compute()\n"
-        "children = [p for p in os.listdir('/proc') if p.isdigit() and "
-        "open(f'/proc/{p}/stat').read().rsplit(')', 1)[1].split()[1] == str(os.getpid())]\n"
-        "links = [os.readlink(f) for p in ['self', *children] for f in glob.glob(f'/proc/{p}/fd/*')"
-        " if os.path.islink(f)]\n"
-        "inodes = {l[8:-1] for l in links if l.startswith('socket:[')}\n"
-        "lines = [l.split() for n in ('tcp', 'tcp6') "
-        "for l in open(f'/proc/net/{n}').readlines()[1:]]\n"
-        "print(json.dumps([l[1] for l in lines if l[3] == '0A' and l[9] in inodes]))"
+WORKING = """
+    import os, pathlib, sys
+    import smallpond
+
+    def sockets():
+        found = {{os.readlink(p) for p in pathlib.Path("/proc/self/fd").iterdir() if p.is_symlink()
+                 and os.path.lexists(p)}}
+        inodes = {{f[8:-1] for f in found if f.startswith("socket:[")}}
+        listening = []
+        for name in ("tcp", "tcp6", "udp", "udp6"):
+            for line in pathlib.Path("/proc/net", name).read_text().splitlines()[1:]:
+                if line.split()[9] in inodes:
+                    listening.append(line)
+        return listening
+
+    if __name__ == "__main__":
+        sp = smallpond.init(data_root={root!r}, cpus=2)
+        df = sp.from_items([{{"a": i}} for i in range(10)])
+        moved = df.repartition(3, hash_by="a").map(lambda row: {{"b": row["a"] * 2}})
+        print(moved.agg("sum(b) AS s").take_all(), sockets())
+        print(sorted(p.name for p in pathlib.Path({root!r}).glob("*/*")))
+        {end}
+"""
+
+
+@pytest.mark.parametrize("end", ["sp.shutdown()", "pass", "sys.exit(0)", "del sp, df, moved"])
+def test_a_program_leaves_nothing_and_listens_nowhere(tmp_path: Path, end: str) -> None:
+    done = python(WORKING.format(root=str(tmp_path / "root"), end=end), "-W", "error")
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["[{'s': 90}] []", "['output', 'temp']"]
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_what_failed_keeps_what_it_finished_if_the_job_has_a_name(tmp_path: Path) -> None:
+    def fails(sp: smallpond.Session) -> None:
+        df = sp.from_items([1, 2, 3]).repartition(2, hash_by="item")
+        df.compute()
+        df.map("error('on purpose') AS x").to_arrow()
+
+    for name, left in ((None, 0), ("kept", 1)):
+        with (
+            pytest.raises(Exception, match="on purpose"),
+            smallpond.init(job_id=name, data_root=str(tmp_path), cpus=1, progress=False) as sp,
+        ):
+            fails(sp)
+        assert len(list(tmp_path.iterdir())) == left
+    [folder] = tmp_path.iterdir()
+    assert [path.name for path in folder.iterdir()] == ["output"]
+
+
+def test_the_output_is_kept_if_so_wished(tmp_path: Path) -> None:
+    with smallpond.init(data_root=str(tmp_path), _remove_output_root=False, cpus=1) as sp:
+        sp.from_items([1, 2, 3]).repartition(2, hash_by="item").compute()
+    [folder] = tmp_path.iterdir()
+    assert [path.name for path in folder.iterdir()] == ["output"]
+
+
+def test_a_session_of_many_queries_leaves_no_threads_or_descriptors_behind(
+    tmp_path: Path,
+) -> None:
+    done = python(
+        f"""
+        import gc, os, threading, time
+        import smallpond
+        def used():
+            gc.collect()
+            return threading.active_count(), len(os.listdir("/proc/self/fd"))
+        sp = smallpond.init(data_root={str(tmp_path)!r}, cpus=2)
+        df = sp.from_items([{{"a": i}} for i in range(10)]).repartition(2, hash_by="a")
+        def work():
+            assert df.map(f"a + {{time.perf_counter_ns()}} AS b").filter("b > 0").count() == 10
+        for _ in range(5):
+            work()
+        before = used()
+        for _ in range(20):
+            work()
+        print(before == used(), before, used())
+        """
     )
-    assert json.loads(_run(code, str(tmp_path))) == []
+    assert done.stdout.startswith("True"), done.stdout + done.stderr
+
+
+# ---- the environment
 
 
 def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SP_JOBID", "from-env")
-    monkeypatch.setenv("SP_JOB_TIME", "2025-02-28T01:02:03")
+    monkeypatch.setenv("SP_JOB_TIME", "2024-05-06T07:08:09")
     monkeypatch.setenv("SP_DATA_ROOT", str(tmp_path / "env"))
-    monkeypatch.setenv("SP_NUM_EXECUTORS", "0")
     monkeypatch.setenv("SP_BIND_NUMA_NODE", "1")
     monkeypatch.setenv("SP_MEMORY_ALLOCATOR", "jemalloc")
     monkeypatch.setenv("SP_PLATFORM", "mpi")
-    config = Config.from_args_and_env(job_id="argument", data_root="/elsewhere", num_executors=7)
-    assert config.job_id == "from-env"
-    assert config.job_time == datetime(2025, 2, 28, 1, 2, 3)  # noqa: DTZ001 (as it was given)
-    assert config.job_root == f"{tmp_path}/env/2025-02-28-01-02-03.from-env"
-    assert (config.num_executors, config.executor) == (0, "embedded")
+    config = Config.from_args_and_env(
+        job_id="argument", job_time=0.0, data_root="/nowhere", bind_numa_node=False,
+        memory_allocator="system", platform="other",
+    )  # fmt: skip
+    assert config.job_root == f"{tmp_path / 'env'}/2024-05-06-07-08-09.from-env"
     assert config.bind_numa_node
     assert (config.memory_allocator, config.platform) == ("jemalloc", "mpi")
-    monkeypatch.setenv("SP_RAY_ADDRESS", "head:1")
-    config = Config.from_args_and_env(ray_address="other:2")
-    assert (config.ray_address, config.executor) == ("head:1", "ray")
+    assert config.executor == "embedded"
+    monkeypatch.setenv("SP_NUM_EXECUTORS", "3")
+    assert Config.from_args_and_env(num_executors=0).num_executors == 3
+    assert Config.from_args_and_env(num_executors=0).executor == "ray"
+    monkeypatch.setenv("SP_NUM_EXECUTORS", "many")
+    with pytest.raises(PlanError, match="SP_NUM_EXECUTORS: a whole number expected, got 'many'"):
+        Config.from_args_and_env()
+    monkeypatch.delenv("SP_NUM_EXECUTORS")
+    monkeypatch.setenv("SP_RAY_ADDRESS", "ray://somewhere:1")
+    assert Config.from_args_and_env(ray_address="local").ray_address == "ray://somewhere:1"
 
 
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("4GB", 4 * 10**9), ("512MiB", 512 << 20), ("1.5 k", 1500), ("7", 7), (12, 12)],
-)
-def test_sizes(text: int | str, size: int) -> None:
-    assert parse_bytes(text, "memory_limit") == size
+def test_times_and_roots_are_what_is_given(tmp_path: Path) -> None:
+    for time in (1714979289.0, "2024-05-06T07:08:09"):
+        config = Config.from_args_and_env(job_id="j", job_time=time, data_root=str(tmp_path))
+        assert config.job_root == f"{tmp_path}/2024-05-06-07-08-09.j"
+    assert Config.from_args_and_env(data_root="s3://b/x/").data_root == "s3://b/x"
+    assert Config.from_args_and_env().data_root == str(Path.home() / ".smallpond" / "data")
+    assert Config.from_args_and_env(data_root="here").data_root == str(Path("here").absolute())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"memory_limit": "much"}, "memory_limit: a size such as '4GB' or '512MiB' expected"),
-        ({"memory_limit": 0}, "memory_limit must be positive, got 0"),
-        ({"cpus": 0}, "cpus must be at least 1, got 0"),
-        ({"executor": "spark"}, "executor must be 'embedded' or 'ray', got 'spark'"),
-        ({"job_id": "a/b"}, "job_id: letters, digits"),
-        ({"job_time": "yesterday"}, "job_time: an ISO time expected, got 'yesterday'"),
-    ],
-)
-def test_says_what_makes_no_sense(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(PlanError, match=message):
-        smallpond.init(**arguments)  # type: ignore[arg-type]
+# ---- computing, once and again
 
 
-def test_a_session_that_was_shut_down_says_so(tmp_path: Path) -> None:
-    sp = smallpond.init(data_root=str(tmp_path), progress=False)
-    df = sp.from_items([1])
-    sp.shutdown()
-    sp.shutdown()
-    with pytest.raises(PlanError, match="was shut down"):
-        df.map("item + 1 as x").count()
+class Calls:
+    """Counts calls in other processes."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = str(folder)
+
+    def __len__(self) -> int:
+        return len(list(Path(self._folder).iterdir()))
+
+    def function(self) -> Callable[[dict[str, int]], dict[str, int]]:
+        folder = self._folder
+
+        def counted(row: dict[str, int]) -> dict[str, int]:
+            import uuid  # noqa: PLC0415
+
+            Path(folder, uuid.uuid4().hex).touch()
+            return {"b": row["a"] * 2}
+
+        return counted
 
 
-def test_what_was_run_can_be_dumped(
-    sp: smallpond.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def calls(tmp_path: Path) -> Calls:
+    return Calls(tmp_path / "calls")
+
+
+def test_what_was_computed_is_reused_by_all_that_follows(
+    sp: smallpond.Session, calls: Calls
 ) -> None:
-    sp.from_items([1, 2]).filter("item > 1").count()
-    page = sp.dump_timeline(str(tmp_path / "run.html"))
-    assert "</html>" in Path(page).read_text()
-    monkeypatch.setitem(sys.modules, "graphviz", None)
-    with pytest.raises(PlanError, match=r"needs graphviz \(pip install graphviz\)"):
-        sp.graph()
+    base = sp.from_items([{"a": i} for i in range(20)])
+    made = base.map(calls.function())
+    assert not made.is_computed()
+    made.compute()
+    assert made.is_computed()
+    assert len(calls) == 20
+    assert made.map("b + 1 AS c").sort("c").take(1) == [{"c": 1}]
+    assert made.take(3) == [{"b": 0}, {"b": 2}, {"b": 4}]
+    assert made.count() == made.repartition(3, hash_by="b").count() == 20
+    assert made.map(lambda row: row).count() == 20
+    assert base.map(calls.function()).count() == 20, "an equal plan is the same plan"
+    made.compute()
+    assert len(calls) == 20
+    assert not made.map("b").is_computed()
+    sp.wait(made, made.map("b"))
+    assert made.map("b").is_computed()
+    assert len(calls) == 20
 
-    class Digraph:
-        """As much of graphviz as is used."""
 
-        def __init__(self, comment: str) -> None:
-            self.source = f"// {comment}\n"
+def test_rows_that_were_fetched_are_kept_too(sp: smallpond.Session, calls: Calls) -> None:
+    made = sp.from_items([{"a": i} for i in range(20)]).map(calls.function())
+    first = made.to_arrow()
+    assert len(calls) == 20
+    assert_same(made.to_arrow(), first)
+    assert made.filter("b > 10").count() == 14
+    assert len(calls) == 20
 
-        def node(self, name: str, label: str) -> None:
-            self.source += f"{name}: {label}\n"
 
-        def edge(self, tail: str, head: str) -> None:
-            self.source += f"{tail} -> {head}\n"
+def test_recompute_calls_functions_again_once(sp: smallpond.Session, calls: Calls) -> None:
+    made = sp.from_items([{"a": i} for i in range(20)]).map(calls.function())
+    made.compute()
+    assert made.recompute() is made
+    assert len(calls) == 20, "it waits for the next use"
+    assert made.count() == 20
+    assert len(calls) == 40
+    assert made.count() == 20
+    assert len(calls) == 40
+    made.recompute().compute()
+    assert len(calls) == 60
+    assert made.recompute().map("b + 1 AS c").count() == 20
+    assert len(calls) == 80
 
-    module = ModuleType("graphviz")
-    module.Digraph = Digraph  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "graphviz", module)
-    text = Path(sp.dump_graph(str(tmp_path / "graph.dot"))).read_text()
-    assert "filter: item > 1" in text
-    assert text.count("table of 2 rows") == 1
-    assert text.count("->") == 2
+
+def test_cache_keeps_what_the_first_use_computes(sp: smallpond.Session, calls: Calls) -> None:
+    cached = sp.from_items([{"a": i} for i in range(20)]).map(calls.function()).cache()
+    assert len(calls) == 0
+    assert not cached.is_computed()
+    assert cached.filter("b < 10").count() == 5
+    assert cached.is_computed()
+    assert cached.agg("sum(b) AS s").take_all() == [{"s": 380}]
+    assert len(calls) == 20
+
+
+def test_a_shared_part_of_a_plan_is_computed_once(sp: smallpond.Session, calls: Calls) -> None:
+    made = sp.from_items([{"a": i} for i in range(20)]).map(calls.function())
+    both = made.filter("b < 10").union(made.filter("b >= 10"), made)
+    assert both.count() == 40
+    assert len(calls) == 20
+
+
+def test_input_files_that_change_are_read_again(sp: smallpond.Session, tmp_path: Path) -> None:
+    source = str(tmp_path / "data")
+    sp.from_items([{"a": 1}]).write_parquet(source)
+    first = sp.read_parquet(source)
+    first.compute()
+    sp.from_items([{"a": 2}, {"a": 3}]).write_parquet(source, mode="overwrite")
+    assert sp.read_parquet(source).sort("a").take_all() == [{"a": 2}, {"a": 3}]
+
+
+def test_lazy_writing_writes_once(sp: smallpond.Session, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    lazy = sp.from_items([{"a": 3}, {"a": 4}]).write_parquet_lazy(str(target))
+    assert not target.exists()
+    assert lazy.count() == 2
+    assert [path.suffix for path in target.iterdir()] == [".parquet"]
+    assert lazy.take_all() == [{"a": 3}, {"a": 4}]
+    sp.wait(lazy)
+    assert len(list(target.iterdir())) == 1
+
+
+# ---- the same again
+
+
+def contents(sp: smallpond.Session) -> dict[str, bytes]:
+    folder = Path(sp.config.job_root, "output")
+    return {path.name: path.read_bytes() for path in folder.glob("*.arrow")}
+
+
+def test_two_runs_hand_on_the_same_bytes(tmp_path: Path) -> None:
+    source = pa.table(
+        {
+            "k": [None if i % 11 == 0 else i % 7 for i in range(5000)],
+            "v": [(i * 7919) % 5000 for i in range(5000)],
+            "s": [f"text {i % 100}" for i in range(5000)],
+        }
+    )
+
+    def once() -> tuple[dict[str, bytes], list[Any]]:
+        # A job with a name, whose tasks have names that a later run can find.
+        name = {"job_id": "j", "job_time": 0.0, "data_root": str(tmp_path)}
+        with smallpond.init(**name, cpus=2, progress=False) as sp:
+            df = sp.from_arrow(source).repartition(3, hash_by="k")
+            frames = [
+                df,
+                df.map(lambda row: {"x": row["v"] * 2, "k": row["k"]}),
+                df.group_by("k", npartitions=3).agg("sum(v) AS t", "count(*) AS n"),
+                sp.from_arrow(source).sort("v", npartitions=3),
+                sp.from_arrow(source).random_shuffle(seed=4),
+                sp.from_arrow(source).repartition(3).random_shuffle(),
+            ]
+            sp.wait(*frames)
+            return contents(sp), [frame.to_arrow().to_pylist() for frame in frames]
+
+    files, rows = once()
+    again, rows_again = once()
+    assert rows == rows_again
+    assert files.keys() == again.keys()
+    different = [name for name, data in files.items() if again[name] != data]
+    assert different == []
+    assert len(files) > 10
+
+
+def test_random_shuffle_shuffles_by_its_seed(sp: smallpond.Session) -> None:
+    source = pa.table({"n": list(range(200))})
+    for df in (sp.from_arrow(source), sp.from_arrow(source).repartition(4, by_rows=True)):
+        orders = [df.random_shuffle(seed=seed).to_arrow() for seed in (0, 0, 1)]
+        assert orders[0].equals(orders[1])
+        assert not orders[0].equals(orders[2])
+        assert not orders[0].equals(df.to_arrow())
+        for order in orders:
+            assert_same(order, query("FROM t", t=source))
+    partitions = sp.partial_sql(
+        "SELECT {__data_partition__} AS p, n FROM {0}",
+        sp.from_arrow(source).repartition(4, by_rows=True).random_shuffle(),
+    ).to_arrow()
+    moved = [row for row in partitions.to_pylist() if row["n"] // 50 != row["p"]]
+    assert len(moved) > 100
+
+
+# ---- rows out
+
+
+def test_rows_come_out_in_every_form(sp: smallpond.Session, capsys: Any) -> None:
+    source = pa.table({"n": list(range(10)), "s": ["é"] * 10})
+    for df in (sp.from_arrow(source), sp.from_arrow(source).repartition(3).map("n, s")):
+        assert df.count() == 10
+        assert df.take(2) == [{"n": 0, "s": "é"}, {"n": 1, "s": "é"}]
+        assert df.head(1).take_all() == [{"n": 0, "s": "é"}]
+        assert list(df.iter_rows()) == df.take_all() == source.to_pylist()
+        assert sum(batch.num_rows for batch in df.iter_batches(3)) == 10
+        assert max(batch.num_rows for batch in df.iter_batches(3)) == 3
+        assert df.to_pandas()["n"].tolist() == list(range(10))
+        assert df.to_polars()["s"].to_list() == ["é"] * 10
+        assert df.to_duckdb().aggregate("sum(n)").fetchall() == [(45,)]
+        assert [row["n"] for row in df.to_torch()] == list(range(10))
+        batches = [batch["n"].tolist() for batch in df.to_torch(batch_size=4)]
+        assert [n for batch in batches for n in batch] == list(range(10))
+        df.show(2)
+        assert "│ 0     │ é" in capsys.readouterr().out
+        described = {row["column_name"]: row for row in df.describe().take_all()}
+        assert described["n"]["max"] == "9"
+    assert sp.from_arrow(source).map("sum(n) AS s").take_all() == [{"s": 45}]
+    assert type(sp.from_arrow(source).map("sum(n) AS s").take_all()[0]["s"]) is int
+    assert sp.from_arrow(source).map("s").schema.field("s").type == pa.large_string()
+
+
+def test_explain_shows_all_three_plans(sp: smallpond.Session) -> None:
+    df = sp.from_items([{"a": 1}]).repartition(3, hash_by="a").filter("a > 1")
+    text = df.explain()
+    assert text.index("== logical") < text.index("== optimised") < text.index("== physical")
+    logical, optimised = df.explain("logical"), df.explain("optimised")
+    assert logical.index("filter") < logical.index("repartition")
+    assert optimised.index("repartition") < optimised.index("filter")
+    assert "stage 0" in df.explain("physical")
+    assert repr(df).startswith("DataFrame\n")

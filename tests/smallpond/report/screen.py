@@ -12,13 +12,13 @@ class Screen:
 
     Attributes:
         lines: what is seen, without blanks at the right.
-        column: of the cursor.
+        row, column: of the cursor.
         cursor_is_shown: whether it is.
     """
 
     def __init__(self, text: str) -> None:
         self._rows: list[str] = [""]
-        self._row = self.column = 0
+        self.row = self.column = 0
         self.cursor_is_shown = True
         end = 0
         for match in _PIECE.finditer(text):
@@ -37,19 +37,19 @@ class Screen:
     def _take(self, private: str, number: str, code: str, cr: str, lf: str, text: str) -> None:
         if cr or lf:
             self.column = 0  # a terminal's driver returns at the end of a line
-            self._row += bool(lf)
-            if self._row == len(self._rows):
+            self.row += bool(lf)
+            if self.row == len(self._rows):
                 self._rows.append("")
         elif text:
-            row = self._rows[self._row].ljust(self.column)
+            row = self._rows[self.row].ljust(self.column)
             end = self.column + len(text)
-            self._rows[self._row] = row[: self.column] + text + row[end:]
+            self._rows[self.row] = row[: self.column] + text + row[end:]
             self.column = end
         elif code == "A":
-            self._row = max(0, self._row - int(number or 1))
+            self.row = max(0, self.row - int(number or 1))
         elif code == "K":
             assert number == "2"
-            self._rows[self._row] = ""
+            self._rows[self.row] = ""
         elif private:
             assert (number, code in "lh") == ("25", True)
             self.cursor_is_shown = code == "h"

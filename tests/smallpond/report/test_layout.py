@@ -96,6 +96,11 @@ def test_a_join_stands_between_its_inputs() -> None:
     assert drawing.places == ((0, 0.0), (0, 1.0), (1, 0.5))
 
 
+def test_a_chain_stays_straight_beside_one_that_ends() -> None:
+    drawing = layered([[], [], [0], [1], [3]])
+    assert drawing.places == ((0, 0.0), (0, 1.0), (1, 0.0), (1, 1.0), (2, 1.0))
+
+
 def test_inputs_that_would_cross_change_places() -> None:
     drawing = layered([[], [], [1], [0]])
     assert drawing.places[3][1] == drawing.places[0][1] != drawing.places[1][1]

@@ -166,7 +166,7 @@ def test_a_stage_has_a_bar_and_then_a_line(terminal: Terminal, script: Script) -
         "✓ scan  4 tasks, 6.00k rows, 8.00 MB, 2.00 s, 1 retry",
         "✓ sort by k desc  2 tasks, 10 rows, 640 B, 1 min 30 s",
     ]
-    assert (screen.column, screen.cursor_is_shown) == (0, True)
+    assert (screen.row, screen.column, screen.cursor_is_shown) == (2, 0, True)
 
 
 def test_what_was_done_before_bars_are_shown_has_its_line(
@@ -218,7 +218,8 @@ def test_a_run_that_never_says_its_end_leaves_the_terminal_in_order(
         script.run_idx = 1
         script.begin(SCAN)
     screen = terminal.screen()
-    assert (screen.lines, screen.column, screen.cursor_is_shown) == ([], 0, True)
+    assert (screen.lines, screen.row, screen.column) == ([], 0, 0)
+    assert screen.cursor_is_shown
 
 
 def test_events_of_other_runs_and_stages_are_passed_over(
@@ -295,6 +296,21 @@ def test_a_bar_is_not_full_before_the_end(terminal: Terminal, script: Script) ->
     assert terminal.rows() == ["scan 0/2 0:00 left"]
     script.listener(Advanced(0, 0, -1.0))
     assert terminal.rows() == ["scan 0/2"]
+
+
+def test_what_finished_tasks_had_done_while_they_ran_counts_once(
+    terminal: Terminal, script: Script
+) -> None:
+    script.begin(Stage(0, "scan", 8))
+    for key in "abc":
+        script.task(0, key, State.STARTED)
+    script.listener(Advanced(0, 0, 2.5))
+    terminal.clock.now_s += 10
+    for key in "abc":
+        script.task(0, key, State.FINISHED)
+    for key in "de":
+        script.task(0, key, State.REUSED)
+    assert terminal.rows() == ["scan 5/8 0:10 left"]
 
 
 def test_names_are_shown_as_they_are(terminal: Terminal, script: Script) -> None:
