@@ -211,7 +211,10 @@ class RayCluster:
             asked = self._on_each_node(_see, config.job_root, name, config.storage, list(sys.path))
             for node, ref in asked.items():
                 patience_s = max(0.1, deadline - time.monotonic())
-                seen, said = self._answer(node, ref, patience_s)
+                answer = self._answer(node, ref, patience_s)
+                if answer is None:
+                    continue
+                seen, said = answer
                 if seen != config.job_id or not _exists(filesystem, f"{folder}/{said}"):
                     raise PlanError(
                         f"data_root {config.data_root} is not the same place on Ray's node {node} "
@@ -223,17 +226,18 @@ class RayCluster:
                 with contextlib.suppress(OSError):
                     filesystem.rm_file(file)
 
-    def _answer(self, node: str, ref: Any, timeout_s: float) -> tuple[str, str]:
+    def _answer(self, node: str, ref: Any, timeout_s: float) -> tuple[str, str] | None:
+        """What a node says; None if it has gone away."""
         exceptions = self.ray.exceptions
         try:
-            seen, said = self.ray.get(ref, timeout=timeout_s)
+            answer: tuple[str, str] = self.ray.get(ref, timeout=timeout_s)
         except exceptions.GetTimeoutError as error:
             raise PlanError(f"Ray's node {node} has run no task for {_CHECK_S:.0f} s") from error
         except exceptions.RayTaskError as error:
             raise PlanError(f"Ray's node {node} {CANNOT_RUN}: {error.cause!r}") from error
-        except exceptions.RayError as error:
-            raise PlanError(f"Ray's node {node} was lost: {first_line(error)}") from error
-        return seen, said
+        except exceptions.RayError:
+            return None
+        return answer
 
     def _clean(self) -> None:
         """Removes the nodes' own folders, where the data's folder is not on them."""
@@ -267,7 +271,8 @@ class _Nodes:
         return self.workers()
 
     def known(self) -> dict[str, str]:
-        """Ray's ids of the nodes by their names, as of the last answer."""
+        """Ray's ids of the nodes by their names."""
+        self.workers()
         return {_worker(node).name: node["NodeID"] for node in self._found}
 
     def close(self) -> None:

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 _LOOK_S = 1.0
+_PATIENCE_S = 5.0
 _PACKAGES = str(Path(__file__).parents[2])
 
 
@@ -42,27 +46,36 @@ def main(arguments: Sequence[str]) -> None:
     paths = [_PACKAGES, *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     command = ["start", f"--address={told.ray_address}", "--block", "--disable-usage-stats"]
-    command += ["--min-worker-port=0", "--max-worker-port=0"]
     for name in ("num_cpus", "num_gpus", "memory", "object_store_memory"):
         value = getattr(told, name)
         if value is not None:
             command.append(f"--{name.replace('_', '-')}={value}")
-    if told.one_machine:
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-        # Several nodes of one machine need ports of their own.
-        command.append(f"--dashboard-agent-listen-port={_free_port()}")
-    _start_ray(command, loopback=told.ray_address.startswith("127.0.0.1:"))
+    if not told.one_machine:
+        _start_ray(command)
+    # Nodes that share a machine need ports and sockets of their own.
+    command += ["--min-worker-port=0", "--max-worker-port=0"]
+    command.append(f"--dashboard-agent-listen-port={_free_port()}")
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        command.append(f"--temp-dir={folder}")
+        threading.Thread(target=_end_with, args=(os.getppid(), folder), daemon=True).start()
+        if told.ray_address.startswith("127.0.0.1:"):
+            _keep_to_loopback()
+            command.append("--node-ip-address=127.0.0.1")
+        _start_ray(command)
 
 
-def _start_ray(command: list[str], *, loopback: bool) -> None:
-    from ray._private import services  # noqa: PLC0415
+def _start_ray(command: list[str]) -> NoReturn:
     from ray.scripts.scripts import cli  # noqa: PLC0415
 
-    if loopback:
-        # Ray takes 127.0.0.1 for a name of the address that others reach, and listens there.
-        services.get_node_ip_address = lambda _address=None: "127.0.0.1"
-        command = [*command, "--node-ip-address=127.0.0.1"]
     cli(command, standalone_mode=True)
+    raise SystemExit(0)
+
+
+def _keep_to_loopback() -> None:
+    """Ray takes 127.0.0.1 for a name of the address that others reach, and would listen there."""
+    from ray._private import services  # noqa: PLC0415
+
+    services.get_node_ip_address = lambda _address=None: "127.0.0.1"
 
 
 def _log_to(folder: Path) -> None:
@@ -74,11 +87,14 @@ def _log_to(folder: Path) -> None:
     os.dup2(descriptor, 2)
 
 
-def _end_with(parent: int) -> None:
+def _end_with(parent: int, folder: str) -> None:
     """A driver that was killed cannot stop its workers."""
     while os.getppid() == parent:
         time.sleep(_LOOK_S)
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_PATIENCE_S)  # Ray asks the head for leave, which is gone, too
+    shutil.rmtree(folder, ignore_errors=True)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def _free_port() -> int:

@@ -338,45 +338,34 @@ def test_a_killed_worker_is_replaced(on_ray: smallpond.Session, tmp_path: Path, 
     assert "a Ray worker was lost" in failures[0]
 
 
-def test_a_lost_node(on_ray: smallpond.Session, cluster: Any) -> None:
-    extra = cluster.add_node(**NODE)
-    cluster.wait_for_nodes()
-    name = next(w.name for w in on_ray.job.executor.workers() if w.name.endswith(extra.node_id[:6]))
-    told = Told(on_ray)
-    lost: list[str] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, TaskEvent) and event.worker == name and not lost:
-            lost.append(event.worker)
-            cluster.remove_node(extra, allow_graceful=False)
-
-    on_ray.on_event(listen)
-    df = on_ray.from_items([{"i": i} for i in range(12)]).repartition(12, by_rows=True).map(_slow)
-    assert df.agg("sum(i) as s").take_all() == [{"s": 66}]
-    assert lost
-    assert told.count(State.FAILED) > 0
-
-
 def _slow(row: dict[str, Any]) -> dict[str, Any]:
     time.sleep(0.3)
     return row
 
 
-def _program(tmp_path: Path, text: str) -> Callable[..., subprocess.Popen[str]]:
-    """A program to start, with arguments."""
-    script = tmp_path / "program.py"
-    script.write_text(text)
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts programs from their text, with arguments; they end with the test."""
+    started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: object, **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, str(script), *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    def start(text: str, *arguments: object) -> subprocess.Popen[str]:
+        script = tmp_path / "program.py"
+        script.write_text(text)
+        started.append(
+            subprocess.Popen(
+                [sys.executable, str(script), *map(str, arguments)],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
         )
+        return started[-1]
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def _wait_until(condition: Callable[[], bool], what: str) -> None:
@@ -398,7 +387,7 @@ def slow(row):
 
 def listen(event):
     if type(event).__name__ == "TaskEvent" and event.state.name == "REUSED":
-        print("reused", event.key)
+        print("reused", event.task_key)
 
 if __name__ == "__main__":
     sp = smallpond.init(job_id="again", data_root=root, ray_address=address, progress=False)
@@ -408,21 +397,23 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_driver_is_taken_up(cluster: Any, tmp_path: Path) -> None:
+def test_a_killed_driver_is_taken_up(
+    cluster: Any, tmp_path: Path, program: Callable[..., subprocess.Popen[str]]
+) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
-    start = _program(tmp_path, _JOB)
+    job = (_JOB, tmp_path / "root", cluster.address, marks)
 
     def finished() -> set[str]:
         return {path.stem for path in (tmp_path / "root").glob("*/output/*.json")}
 
-    first = start(tmp_path / "root", cluster.address, marks)
+    first = program(*job)
     _wait_until(lambda: len(finished()) >= 4, "four tasks have finished")
     first.kill()
     first.communicate()
     kept = finished()
     assert 4 <= len(kept) < 12
-    second = start(tmp_path / "root", cluster.address, marks)
+    second = program(*job)
     output, errors = second.communicate(timeout=90)
     assert second.returncode == 0, errors
     assert "'s': 66" in output
@@ -435,17 +426,18 @@ def test_a_killed_driver_is_taken_up(cluster: Any, tmp_path: Path) -> None:
     assert sum(count == 1 for count in counts.values()) >= len(kept)
 
 
-def test_ctrl_c_stops_the_tasks(cluster: Any, tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_tasks(
+    cluster: Any, tmp_path: Path, program: Callable[..., subprocess.Popen[str]]
+) -> None:
 
     marks = tmp_path / "marks"
     marks.mkdir()
-    program = _program(tmp_path, _JOB.replace("sleep(0.5)", "sleep(60)"))(
-        tmp_path / "root", cluster.address, marks
-    )
+    text = _JOB.replace("sleep(0.5)", "sleep(60)")
+    job = program(text, tmp_path / "root", cluster.address, marks)
     _wait_until(lambda: len(list(marks.iterdir())) >= 2, "two tasks run")
-    program.send_signal(signal.SIGINT)
-    _, errors = program.communicate(timeout=30)
-    assert program.returncode != 0
+    job.send_signal(signal.SIGINT)
+    _, errors = job.communicate(timeout=30)
+    assert job.returncode != 0
     assert errors.rstrip().endswith("KeyboardInterrupt")
     _wait_until(lambda: ray.available_resources().get("CPU") == 2, "the processors are free")
     assert len(list(marks.iterdir())) == 2
@@ -458,6 +450,7 @@ import os, sys, time, smallpond
 from tests.smallpond.ray_cluster import public_listeners
 
 def node(row):
+    import ray
     time.sleep(0.05)
     return {"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
 
@@ -479,10 +472,10 @@ def _is_gone(pid: int) -> bool:
         return True
 
 
-def test_ray_on_this_machine(tmp_path: Path) -> None:
-    program = _program(tmp_path, _OWN)(tmp_path / "root", {"executor": "ray", "cpus": 2})
-    output, errors = program.communicate(timeout=120)
-    assert program.returncode == 0, errors
+def test_ray_on_this_machine(tmp_path: Path, program: Callable[..., subprocess.Popen[str]]) -> None:
+    job = program(_OWN, tmp_path / "root", {"executor": "ray", "cpus": 2})
+    output, errors = job.communicate(timeout=120)
+    assert job.returncode == 0, errors
     assert errors == ""
     first, pids = output.splitlines()
     assert first == "8 1 []"
@@ -491,12 +484,13 @@ def test_ray_on_this_machine(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["well", "killed"])
-def test_workers_of_the_platform(tmp_path: Path, end: str) -> None:
-    program = _program(tmp_path, _OWN)(
-        tmp_path / "root", {"num_executors": 2, "cpus": 2}, *(["--die"] if end == "killed" else [])
-    )
-    output, errors = program.communicate(timeout=240)
-    assert program.returncode == (0 if end == "well" else -9), errors
+def test_workers_of_the_platform(
+    tmp_path: Path, end: str, program: Callable[..., subprocess.Popen[str]]
+) -> None:
+    told = [tmp_path / "root", {"num_executors": 2, "cpus": 2}]
+    job = program(_OWN, *told, *(["--die"] if end == "killed" else []))
+    output, errors = job.communicate(timeout=240)
+    assert job.returncode == (0 if end == "well" else -9), errors
     assert errors == ""
     first, pids = output.splitlines()
     assert first == "8 2 []"
@@ -527,6 +521,37 @@ def test_workers_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 # ---- clusters that end
+
+
+def test_a_lost_node(cluster: Any, tmp_path: Path) -> None:
+    extra = cluster.add_node(**NODE)
+    cluster.wait_for_nodes()
+
+    def slow(row: dict[str, Any]) -> dict[str, Any]:
+        (tmp_path / ray.get_runtime_context().get_node_id()).write_text("")
+        time.sleep(0.3)
+        return row
+
+    def lose() -> None:
+        _wait_until((tmp_path / extra.node_id).exists, "the node has a task")
+        cluster.remove_node(extra, allow_graceful=False)
+
+    thread = threading.Thread(target=lose)
+    with smallpond.init(
+        data_root=str(tmp_path / "root"),
+        ray_address=cluster.address,
+        progress=False,
+        speculative_exec=False,  # a second copy would be there first
+    ) as sp:
+        told = Told(sp)
+        thread.start()
+        df = sp.from_items([{"i": i} for i in range(24)]).repartition(24, by_rows=True).map(slow)
+        assert df.agg("sum(i) as s").take_all() == [{"s": sum(range(24))}]
+        thread.join()
+    failures = [event.error for event in told.events if event.state is State.FAILED]
+    assert failures
+    assert all("a Ray worker was lost" in error for error in failures)
+
 
 _LOSING = """
 import os, sys, threading, time, smallpond
@@ -569,9 +594,11 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["nodes", "head"])
-def test_nothing_waits_for_a_cluster_that_is_gone(tmp_path: Path, what: str) -> None:
-    program = _program(tmp_path, _LOSING)(tmp_path / "root", what)
-    output, errors = program.communicate(timeout=200)
+def test_nothing_waits_for_a_cluster_that_is_gone(
+    tmp_path: Path, what: str, program: Callable[..., subprocess.Popen[str]]
+) -> None:
+    job = program(_LOSING, tmp_path / "root", what)
+    output, errors = job.communicate(timeout=200)
     lines = [line for line in output.splitlines() if line.startswith(("stalled", "closed"))]
     assert len(lines) == 2, output + errors
     assert "4 tasks are blocked, because there is no worker left: map(slow)" in lines[0]
