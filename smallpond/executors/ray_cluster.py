@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import logging
@@ -19,6 +20,7 @@ from smallpond.config import Config
 from smallpond.errors import PlanError
 from smallpond.executors import Worker
 from smallpond.executors.embedded import usable_cpus, usable_memory_bytes
+from smallpond.executors.ray_address import reachable
 from smallpond.platform import get_platform
 from smallpond.platform import worker as worker_program
 from smallpond.storage import configure, filesystem_of, is_remote, remove_folder
@@ -72,6 +74,8 @@ class RayCluster:
             if is_new:
                 remove_folder(config.job_root, dict(config.storage))
             raise
+        # Ahead of Ray's own, which ends a head that workers must still take leave of.
+        atexit.register(self.close)
 
     def workers(self) -> list[Worker]:
         """The nodes that can run tasks; none if the head does not answer any more."""
@@ -79,7 +83,8 @@ class RayCluster:
 
     def close(self) -> None:
         """Leaves the cluster; what was started for this session ends."""
-        if is_remote(self._config.data_root) and self._nodes.known():
+        atexit.unregister(self.close)
+        if is_remote(self._config.data_root):
             with contextlib.suppress(Exception):  # the cluster may be gone
                 self._clean()
         self._nodes.close()
@@ -104,8 +109,9 @@ class RayCluster:
             return
         with _quiet():
             if address:
+                place = reachable(address)
                 try:
-                    self.ray.init(address=address, **_SILENT)
+                    self.ray.init(address=place, **_SILENT)
                 except (ConnectionError, RuntimeError, ValueError) as error:
                     raise PlanError(f"ray_address {address}: {first_line(error)}") from error
             elif self._platform.one_machine:
@@ -256,6 +262,8 @@ class _Nodes:
         self._closed = False
 
     def workers(self) -> list[Worker]:
+        if self._closed:
+            return []
         now = time.monotonic()
         asking = self._thread is not None and self._thread.is_alive()
         if not asking and now - self._asked_s >= _FRESH_S:

@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +301,47 @@ def test_a_place_that_nodes_do_not_see(cluster: Any) -> None:
         session.from_items([1]).map("item").count()
 
 
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that is taken, so that nobody else comes to listen there."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize("form", ["{}", "ray://{}", "auto"])
+def test_an_address_where_nobody_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed_port: int, form: str
+) -> None:
+    """Without a connection to another cluster, which would be taken first."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    place = form.format(f"127.0.0.1:{closed_port}")
+    named = place
+    if form == "auto":
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed_port}")
+        named = rf"auto \(127.0.0.1:{closed_port}\)"
+    said = rf"^ray_address: nothing answers at {named}: .*refused \(start a cluster .*num_executors"
+    root = tmp_path / "root"
+    with (
+        smallpond.init(ray_address=place, data_root=str(root), progress=False) as session,
+        pytest.raises(PlanError, match=said),
+    ):
+        session.from_items([1]).map("item").count()
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("address", ["local", "head", "head:port", ":6379", "1.2.3.4:99999999"])
+def test_an_address_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with (
+        smallpond.init(ray_address=address, data_root=str(tmp_path), progress=False) as session,
+        pytest.raises(PlanError, match=rf"^ray_address: .*{address}"),
+    ):
+        session.from_items([1]).map("item").count()
+
+
 def test_another_cluster_than_the_one_in_use(cluster: Any, tmp_path: Path) -> None:
     with (
         pytest.raises(PlanError, match=rf"connected to Ray at {cluster.address} already"),
@@ -358,13 +401,15 @@ def program(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                start_new_session=True,
             )
         )
         return started[-1]
 
     yield start
     for process in started:
-        process.kill()
+        with suppress(ProcessLookupError):  # with what Ray has left behind
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
@@ -559,14 +604,15 @@ from smallpond.errors import StallError
 from pathlib import Path
 from tests.smallpond.ray_cluster import ray_cluster
 from ray._private import ray_constants
+running = Path(sys.argv[1] + ".running")
 
 def slow(row):
-    Path(sys.argv[0]).with_name("running").write_text("")
+    running.write_text("")
     time.sleep(120)
     return row
 
 def lose(cluster, what):
-    while not Path(sys.argv[0]).with_name("running").exists():
+    while not running.exists():
         time.sleep(0.1)
     if what == "nodes":
         for node in list(cluster.worker_nodes):
@@ -601,7 +647,7 @@ def test_nothing_waits_for_a_cluster_that_is_gone(
     output, errors = job.communicate(timeout=200)
     lines = [line for line in output.splitlines() if line.startswith(("stalled", "closed"))]
     assert len(lines) == 2, output + errors
-    assert "4 tasks are blocked, because there is no worker left: map(slow)" in lines[0]
+    assert "tasks are blocked, because there is no worker left: map" in lines[0]
     assert lines[1] == "closed: True"
 
 
