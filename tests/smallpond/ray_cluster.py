@@ -11,6 +11,13 @@ from typing import Any
 import pytest
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+# What Ray's own code warns of.
+QUIET_RAY = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 _LOOPBACK = {"0100007F", 24 * "0" + "01000000", "0000000000000000FFFF00000100007F"}
 
 

@@ -39,15 +39,10 @@ from smallpond.logical.node import (
 )
 from smallpond.plan import Memory
 from tests.oracles.smallpond import assert_same, query
-from tests.smallpond.ray_cluster import NODE, connected, ray_cluster
+from tests.smallpond.ray_cluster import NODE, QUIET_RAY, connected, ray_cluster
 
 ray: Any = pytest.importorskip("ray", reason="needs ray")
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = QUIET_RAY
 ROOT = Path(__file__).parents[2]
 
 
