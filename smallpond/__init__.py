@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 import logging
+import os
 import weakref
 from collections.abc import Mapping
 from datetime import datetime
@@ -72,11 +73,13 @@ def init(
     storage_options: Mapping[str, Any] | None = None,
     memory_allocator: str | None = None,
     fault_inject_prob: float = 0.0,
+    **platform_options: Any,
 ) -> Session:
     """Begins a session; it is shut down when the program ends, or as a context manager.
 
     The environment wins over arguments: SP_JOBID, SP_JOB_TIME, SP_DATA_ROOT, SP_NUM_EXECUTORS,
-    SP_RAY_ADDRESS, SP_BIND_NUMA_NODE, SP_MEMORY_ALLOCATOR, SP_PLATFORM.
+    SP_RAY_ADDRESS, SP_BIND_NUMA_NODE, SP_MEMORY_ALLOCATOR, SP_PLATFORM. With SP_SPAWN=1 the
+    program is handed to the platform, to be run from its beginning there, and ends here.
 
     Args:
         job_id: names the job. A job of the same id that did not end well is taken up: what it
@@ -85,11 +88,10 @@ def init(
         job_name: for people.
         data_root: folder or address for what tasks hand on; ``~/.smallpond/data`` by default.
             With Ray on several machines, one that all of them see.
-        num_executors: accepted beside ``ray_address``, where the cluster says how many there are;
-            workers are not started from here.
+        num_executors: Ray workers to start through the platform; they leave with the session.
         ray_address: of a Ray cluster to run on.
         bind_numa_node: accepted, without effect on one machine.
-        platform: accepted, without effect.
+        platform: which platform starts workers, see `smallpond.platform`.
         executor: "embedded", on this machine (default), or "ray".
         memory_limit: what tasks on this machine may use together, such as "4GB"; 80 % of what
             there is by default. Larger data spills to ``data_root``.
@@ -99,10 +101,15 @@ def init(
         storage_options: of the file systems behind addresses, as fsspec takes them.
         memory_allocator: accepted, without effect.
         fault_inject_prob: how often tasks fail on purpose, for tests.
+        platform_options: keywords that only the platform understands.
 
     Raises:
         ValueError: a value makes no sense; the message says which.
     """
+    if os.environ.get("SP_SPAWN") == "1":
+        from smallpond.platform.spawn import spawn  # noqa: PLC0415
+
+        spawn(platform, platform_options)
     from smallpond.session import Session as MadeSession  # noqa: PLC0415
 
     session = MadeSession(
@@ -122,6 +129,7 @@ def init(
         storage_options=storage_options,
         memory_allocator=memory_allocator,
         fault_inject_prob=fault_inject_prob,
+        **platform_options,
     )
     # When the program ends, or when nobody can use the session any more.
     weakref.finalize(session, session.job.close)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smallpond.errors import PlanError
+from smallpond.platform import get_platform
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {f"{unit}i": 1024**power for unit, power in zip("kmgt", range(1, 5), strict=True)}
@@ -45,6 +45,8 @@ class Config:
         executor: "embedded" or "ray".
         memory_bytes, cpus: what tasks on this machine may use; None for what there is.
         named: whether the job was given an id, so that an earlier run of it may be taken up.
+        platform: which one starts workers, and says what was not given; see `smallpond.platform`.
+        platform_options: what only it understands.
     """
 
     job_id: str
@@ -64,6 +66,7 @@ class Config:
     storage: tuple[tuple[str, Any], ...] = ()
     fault_probability: float = 0.0
     named: bool = False
+    platform_options: tuple[tuple[str, Any], ...] = ()
 
     @property
     def job_root(self) -> str:
@@ -89,6 +92,7 @@ class Config:
         speculative_exec: bool = True,
         storage_options: Mapping[str, Any] | None = None,
         fault_inject_prob: float = 0.0,
+        **platform_options: Any,
     ) -> Config:
         """Settles every value.
 
@@ -96,10 +100,12 @@ class Config:
             PlanError: a value makes no sense; the message names where it came from.
         """
         env = os.environ
+        platform = env.get("SP_PLATFORM", platform)
+        defaults = get_platform(platform)
         num = _number("SP_NUM_EXECUTORS", env.get("SP_NUM_EXECUTORS"), num_executors)
         address = env.get("SP_RAY_ADDRESS", ray_address)
         named = env.get("SP_JOBID", job_id)
-        root = _root(env.get("SP_DATA_ROOT", data_root))
+        root = _root(env.get("SP_DATA_ROOT", data_root) or defaults.default_data_root())
         time = _time(env.get("SP_JOB_TIME", job_time))
         if named is not None and not re.fullmatch(r"[\w.-]+", named):
             raise PlanError(f"job_id: letters, digits, '.', '_' and '-' expected, got {named!r}")
@@ -110,15 +116,20 @@ class Config:
             raise PlanError(f"executor must be 'embedded' or 'ray', got {executor!r}")
         if cpus is not None and cpus < 1:
             raise PlanError(f"cpus must be at least 1, got {cpus}")
+        if platform_options and not num:
+            raise PlanError(
+                f"init: unknown keyword {min(platform_options)!r} (a platform's own keywords need "
+                "num_executors)"
+            )
         return Config(
-            job_id=named or uuid.uuid4().hex,
-            job_time=time or datetime.now(UTC).replace(tzinfo=None),
+            job_id=named or defaults.default_job_id(),
+            job_time=time or defaults.default_job_time(),
             data_root=root,
             num_executors=num or 0,
             ray_address=address,
             bind_numa_node=env.get("SP_BIND_NUMA_NODE") == "1" or bool(bind_numa_node),
             memory_allocator=env.get("SP_MEMORY_ALLOCATOR", memory_allocator) or "system",
-            platform=env.get("SP_PLATFORM", platform),
+            platform=platform,
             remove_output_root=remove_output_root,
             executor=kind,
             memory_bytes=None
@@ -130,6 +141,7 @@ class Config:
             storage=tuple(sorted((storage_options or {}).items())),
             fault_probability=fault_inject_prob,
             named=named is not None,
+            platform_options=tuple(sorted(platform_options.items())),
         )
 
 

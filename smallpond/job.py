@@ -95,12 +95,6 @@ class Job:
 
     def _make_executor(self) -> Executor:
         config = self.config
-        if config.num_executors and not config.ray_address:
-            raise PlanError(
-                f"num_executors={config.num_executors}: workers are not started from here; start "
-                "them with `ray start` and pass ray_address, or pass executor='ray' for this "
-                "machine alone"
-            )
         if config.executor == "ray":
             from smallpond.executors.ray import RayExecutor  # noqa: PLC0415
 

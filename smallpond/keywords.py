@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from smallpond.config import parse_bytes
 from smallpond.errors import PlanError
 from smallpond.functions import Udf
 from smallpond.plan import Demand
@@ -37,6 +38,8 @@ class Keywords:
         cpus = self.take("cpu_limit", default=None)
         memory = self.take("memory_limit", default=None)
         gpus = self.take("gpu_limit", default=0)
+        if isinstance(memory, str):
+            memory = parse_bytes(memory, f"{self._operation}: memory_limit")
         for name, value in (("cpu_limit", cpus), ("memory_limit", memory)):
             if value is not None and value <= 0:
                 raise PlanError(f"{self._operation}: {name} must be positive, got {value}")

@@ -151,11 +151,25 @@ class Memory(Plan):
 
     Attributes:
         content: a hash of the table, which stands for it in comparisons.
-        native: whether DuckDB made it, so that its types are for DuckDB to translate.
     """
 
     content: str
     table: pa.Table = field(compare=False, repr=False)
+
+    def to_buffer(self) -> pa.Buffer:
+        """The table as it travels: Arrow's own pickles of a slice have all rows of the whole."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.table.schema) as writer:
+            writer.write_table(self.table)
+        return sink.getvalue()
+
+    @staticmethod
+    def from_buffer(content: str, buffer: pa.Buffer) -> Memory:
+        """The leaf whose table `to_buffer` has written."""
+        return Memory(content, pa.ipc.open_stream(buffer).read_all())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Memory.from_buffer, (self.content, self.to_buffer())
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class JobManager:
             plan: the nodes.
             job_id: names the job; one that failed halfway is taken up by the same id and time.
             job_time: when it began.
-            num_executors: accepted, without effect; Ray says how many workers there are.
+            num_executors: how many Ray workers to start, if more than one.
             random_seed: decides what is random.
             fault_inject_prob: how often tasks fail on purpose, for tests.
             remove_empty_parquet: leave files without rows out of results.

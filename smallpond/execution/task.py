@@ -79,7 +79,7 @@ class RuntimeContext:
         job_id: names the job.
         job_time: when it began.
         data_root: the folder for jobs.
-        num_executors: accepted, without effect; Ray says how many workers there are.
+        num_executors: how many Ray workers to start, if more than one.
         random_seed: decides what is random.
         env_overrides: environment variables to set.
         max_usable_cpu_count: the most processors to use.
@@ -135,6 +135,8 @@ class RuntimeContext:
             cpus=min(usable_cpus(), self.max_usable_cpu_count),
             memory_limit=min(usable_memory_bytes(), self.max_usable_memory_size),
             fault_inject_prob=self.fault_inject_prob,
+            # One, which the original takes for a default, is what Ray has anyway.
+            num_executors=self.num_executors if executor == "ray" and self.num_executors > 1 else 0,
             remove_output_root=False,
         )
 

@@ -11,6 +11,7 @@ import fsspec
 import pytest
 
 import smallpond
+from tests.smallpond.ray_cluster import ray_cluster
 from tests.smallpond.s3_server import find_weed, s3_server
 
 
@@ -41,3 +42,11 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             fs.rm(url, recursive=True)
     else:
         yield f"{'' if request.param == 'local' else 'file://'}{tmp_path}"
+
+
+@pytest.fixture(scope="session")
+def two_nodes() -> Iterator[Any]:
+    """A Ray cluster of two nodes with a processor each."""
+    pytest.importorskip("ray", reason="needs ray")
+    with ray_cluster() as cluster:
+        yield cluster

@@ -22,22 +22,55 @@ from tests.oracles.smallpond import (
     run,
     types,
 )
+from tests.smallpond.ray_cluster import QUIET_RAY, connected
 from tests.smallpond.strategies import HASHABLE, KINDS, ORDERED, Drawn, tables
 
 TABLE = Op("table", ("t",))
-EXAMPLES = pytest.mark.parametrize("examples", [4, pytest.param(25, marks=pytest.mark.slow)])
+ON_RAY = [pytest.mark.slow, *QUIET_RAY]
 
 
-@pytest.fixture(scope="module", params=["shared memory", "spread"])
+def examples(few: int, many: int) -> pytest.MarkDecorator:
+    """In each kind of session, with the number of plans to try: few where each takes long."""
+    cases = [
+        ("shared memory", few),
+        ("spread", few),
+        pytest.param("ray", few, marks=ON_RAY),
+        pytest.param("shared memory", many, marks=pytest.mark.slow),
+        pytest.param("spread", many, marks=pytest.mark.slow),
+    ]
+    return pytest.mark.parametrize(("sp", "examples"), cases, indirect=["sp"], scope="module")
+
+
+EXAMPLES = examples(4, 25)
+
+
+@pytest.fixture(
+    scope="module", params=["shared memory", "spread", pytest.param("ray", marks=ON_RAY)]
+)
 def sp(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[smallpond.Session]:
-    """A session that plans for this machine, and one that plans as for a cluster."""
+    """A session that plans for this machine, one that plans as for a cluster, and one on Ray."""
     root = str(tmp_path_factory.mktemp("root"))
+    if request.param == "ray":
+        yield from on_two_nodes(request.getfixturevalue("two_nodes").address, root)
+        return
     with smallpond.init(data_root=root, cpus=2, progress=False) as session:
         if request.param == "spread":
             session.job.executor.shared_memory = False
         yield session
+
+
+def on_two_nodes(address: str, root: str) -> Iterator[smallpond.Session]:
+    """A session on Ray, where tasks really have run in the end."""
+    ran_on = set()
+    with (
+        connected(address),
+        smallpond.init(data_root=root, ray_address=address, progress=False) as session,
+    ):
+        session.on_event(lambda event: ran_on.add(getattr(event, "worker", "")))
+        yield session
+        assert ran_on & {worker.name for worker in session.job.executor.workers()}
 
 
 def frame(sp: smallpond.Session, drawn: Drawn) -> DataFrame:
@@ -593,7 +626,7 @@ def chains(draw: st.DrawFn, depth: int = 4) -> Op:
     return op
 
 
-@pytest.mark.parametrize("examples", [15, pytest.param(100, marks=pytest.mark.slow)])
+@examples(15, 100)
 def test_chains_of_operations(sp: smallpond.Session, examples: int) -> None:
     @settings(max_examples=examples)
     @given(chains(), tables({"v": "string", "w": "int32"}))

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
+import random
 import signal
+import socket
 import subprocess
 import sys
-import textwrap
+import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
 
 import smallpond
+import smallpond.executors.ray_cluster
 from smallpond.errors import PlanError, StallError, TaskError
 from smallpond.events import Event, State, TaskEvent
 from smallpond.execution.manager import JobManager
@@ -31,239 +37,172 @@ from smallpond.logical.node import (
     RootNode,
     SqlEngineNode,
 )
+from smallpond.plan import Memory
+from tests.oracles.smallpond import assert_same, query
+from tests.smallpond.ray_cluster import NODE, QUIET_RAY, connected, ray_cluster
 
-ray = pytest.importorskip("ray", reason="needs ray")
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-_NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+ray: Any = pytest.importorskip("ray", reason="needs ray")
+pytestmark = QUIET_RAY
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Two nodes with a processor each, all on loopback."""
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray._private import ray_constants  # noqa: PLC0415 (ray may be absent)
-    from ray.cluster_utils import Cluster  # noqa: PLC0415
-
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    made = Cluster(initialize_head=True, head_node_args={**_NODE, "include_dashboard": False})
-    made.add_node(**_NODE)
-    made.wait_for_nodes()
-    # Sessions use the connection that there is; one of their own costs seconds.
-    ray.init(address=made.address, logging_level=logging.ERROR, log_to_driver=False)
-    yield made
-    ray.shutdown()
-    made.shutdown()
+def cluster(two_nodes: Any) -> Iterator[Any]:
+    """Two nodes, to which this process is connected."""
+    with connected(two_nodes.address):
+        yield two_nodes
 
 
 @pytest.fixture
 def on_ray(cluster: Any, tmp_path: Path) -> Iterator[smallpond.Session]:
     """A session on the cluster."""
-    root = str(tmp_path / "root")
+    root = str(tmp_path / "ray")
     with smallpond.init(data_root=root, ray_address=cluster.address, progress=False) as session:
         yield session
 
 
-def _left() -> pa.Table:
-    nan = float("nan")
+class Told:
+    """What a session says of its tasks."""
+
+    def __init__(self, session: smallpond.Session) -> None:
+        self.events: list[TaskEvent] = []
+        session.on_event(self)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, TaskEvent):
+            self.events.append(event)
+
+    def count(self, state: State) -> int:
+        return sum(event.state is state for event in self.events)
+
+    def workers(self) -> set[str]:
+        return {event.worker for event in self.events if event.state is State.FINISHED}
+
+
+# ---- rows
+
+_NUMBERS = [None, float("nan"), -0.0, 0.0, 1.0, 2.0, 2.5, float("inf"), 1e300]
+
+
+def _left(seed: int) -> pa.Table:
+    """Few values, each often: keys that meet, NULL and NaN among them."""
+    numbers = random.Random(seed)
+    count = 400
     return pa.table(
         {
-            "k": pa.array([i % 7 if i % 5 else None for i in range(400)], pa.int64()),
-            "v": pa.array([nan if i % 50 == 0 else i * 0.5 for i in range(400)], pa.float64()),
-            "s": [f"text {i % 11}" for i in range(400)],
+            "n": list(range(count)),
+            "k": pa.array([numbers.choice([None, *range(5)]) for _ in range(count)], pa.int64()),
+            "v": pa.array([numbers.choice(_NUMBERS) for _ in range(count)], pa.float64()),
+            "s": pa.array(
+                [numbers.choice([None, "", "a", "é", "text"]) for _ in range(count)], pa.string()
+            ),
         }
     )
 
 
-def _right() -> pa.Table:
-    return pa.table({"k": [0.0, 1.0, 2.0, 2.0, 9.0], "w": [1, 2, 3, 4, 5]})
-
-
-def _sorted(table: pa.Table) -> list[str]:
-    """Rows as text in order: NaN equals itself there."""
-    return sorted(map(repr, table.to_pylist()))
+RIGHT = pa.table(
+    {
+        "k": pa.array([0.0, 1.0, 2.0, 2.0, 9.0, None, float("nan")], pa.float64()),
+        "w": list(range(1, 8)),
+    }
+)
 
 
 def _double(row: dict[str, Any]) -> dict[str, Any]:
-    return {"k": row["k"], "d": row["v"] * 2}
+    return {"n": row["n"] * 2}
 
 
 OPERATIONS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "group_by": (
-        lambda df, _: df.group_by("k").agg("count(*) as n", "max(v) as m", "avg(v) as a"),
-        "SELECT k, count(*) AS n, max(v) AS m, avg(v) AS a FROM l GROUP BY k",
+        lambda t, _: t.group_by("k").agg("count(*) as n", "max(v) as m", "min(s) as t"),
+        "SELECT k, count(*) AS n, max(v) AS m, min(s) AS t FROM l GROUP BY k",
     ),
-    "aggregate": (lambda df, _: df.agg("count(*) as n"), "SELECT count(*) AS n FROM l"),
+    "group by doubles": (
+        lambda t, _: t.group_by("v").agg("sum(n)::BIGINT as n").map("v + 0.0 as v, n"),
+        "SELECT v + 0.0 AS v, sum(n)::BIGINT AS n FROM l GROUP BY v",
+    ),
+    "aggregate": (lambda t, _: t.agg("count(*) as n"), "SELECT count(*) AS n FROM l"),
     "list": (
-        lambda df, _: df.group_by("s").agg("list(k order by k) as ks"),
-        "SELECT s, list(k ORDER BY k) AS ks FROM l GROUP BY s",
+        lambda t, _: t.group_by("s").agg("list(n order by n) as ns"),
+        "SELECT s, list(n ORDER BY n) AS ns FROM l GROUP BY s",
     ),
     "join of int64 and double": (
-        lambda df, other: df.join(other, on="k", broadcast=False).select("k", "v", "w"),
-        "SELECT l.k, v, w FROM l JOIN r ON l.k = r.k",
+        lambda t, r: t.join(r, on="k", broadcast=False).select("k", "n", "w"),
+        "SELECT l.k, n, w FROM l JOIN r ON l.k = r.k",
     ),
     "full join": (
-        lambda df, other: df.join(other, on="k", how="full", broadcast=False).select("v", "w"),
-        "SELECT v, w FROM l FULL JOIN r ON l.k = r.k",
+        lambda t, r: t.join(r, on="k", how="full", broadcast=False).select("n", "w"),
+        "SELECT n, w FROM l FULL JOIN r ON l.k = r.k",
     ),
     "broadcast join": (
-        lambda df, other: df.join(other, on="k", how="left").select("k", "v", "w"),
-        "SELECT l.k, v, w FROM l LEFT JOIN r ON l.k = r.k",
+        lambda t, r: t.join(r, on="k", how="left").select("k", "n", "w"),
+        "SELECT l.k, n, w FROM l LEFT JOIN r ON l.k = r.k",
     ),
-    "distinct": (lambda df, _: df.select("k", "s").distinct(), "SELECT DISTINCT k, s FROM l"),
-    "union": (lambda df, _: df.union(df), "SELECT * FROM l UNION ALL SELECT * FROM l"),
+    "distinct": (lambda t, _: t.select("k", "s").distinct(), "SELECT DISTINCT k, s FROM l"),
+    "union": (lambda t, _: t.union(t), "SELECT * FROM l UNION ALL SELECT * FROM l"),
     "window": (
-        lambda df, _: df.window(partition_by="s", order_by="v desc, k", n="row_number()"),
-        "SELECT *, row_number() OVER (PARTITION BY s ORDER BY v DESC, k) AS n FROM l",
+        lambda t, _: t.window(partition_by="s", order_by="v desc, n", i="row_number()"),
+        "SELECT *, row_number() OVER (PARTITION BY s ORDER BY v DESC, n) AS i FROM l",
     ),
-    "map": (lambda df, _: df.map(_double), "SELECT k, v * 2 AS d FROM l"),
-    "map_batches": (lambda df, _: df.map_batches(lambda t: t.select(["s"])), "SELECT s FROM l"),
-    "filter": (lambda df, _: df.filter(lambda row: row["k"] == 3), "SELECT * FROM l WHERE k = 3"),
-    "by hash": (lambda df, _: df.repartition(3, hash_by="k").map("k"), "SELECT k FROM l"),
-    "by rows": (lambda df, _: df.repartition(3, by_rows=True).map("v"), "SELECT v FROM l"),
-    "by column": (
-        lambda df, _: df.filter("k is not null").repartition(7, by="k").map("k, s"),
-        "SELECT k, s FROM l WHERE k IS NOT NULL",
+    "map": (lambda t, _: t.map(_double), "SELECT n * 2 AS n FROM l"),
+    "map of a lambda": (
+        lambda t, _: t.map(lambda row: {"n": row["n"] + 1}),
+        "SELECT n + 1 AS n FROM l",
+    ),
+    "map_batches": (
+        lambda t, _: t.map_batches(lambda batch: batch.select(["s"])),
+        "SELECT s FROM l",
+    ),
+    "filter": (lambda t, _: t.filter(lambda row: row["k"] == 3), "SELECT * FROM l WHERE k = 3"),
+    "by hash": (lambda t, _: t.repartition(3, hash_by="v").map("v"), "SELECT v FROM l"),
+    "by rows": (lambda t, _: t.repartition(3, by_rows=True).map("v"), "SELECT v FROM l"),
+    "by column": (lambda t, _: t.repartition(3, by="n % 3").map("n, s"), "SELECT n, s FROM l"),
+    "limit": (
+        lambda t, _: t.sort("n").limit(5).map("n, k"),
+        "SELECT n, k FROM l ORDER BY n LIMIT 5",
     ),
 }
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_the_rows_are_those_of_duckdb(on_ray: smallpond.Session, name: str) -> None:
-    make, query = OPERATIONS[name]
-    left = on_ray.from_arrow(_left()).repartition(3, by_rows=True)
-    actual = make(left, on_ray.from_arrow(_right())).to_arrow()
-    con = duckdb.connect()
-    con.register("l", _left())
-    con.register("r", _right())
-    con.execute("SET arrow_large_buffer_size = true")
-    assert _sorted(actual) == _sorted(con.sql(query).to_arrow_table())
-
-
-def test_a_global_sort_is_in_order(on_ray: smallpond.Session) -> None:
-    left = on_ray.from_arrow(_left()).repartition(4, by_rows=True)
-    actual = left.sort("k desc nulls first", "v", "s").to_arrow()
-    con = duckdb.connect()
-    con.register("l", _left())
-    expected = con.sql("FROM l ORDER BY k DESC NULLS FIRST, v NULLS LAST, s").to_arrow_table()
-    assert repr(actual.to_pylist()) == repr(expected.to_pylist())
-    assert repr(left.sort("v").take(5)) == repr(
-        con.sql("FROM l ORDER BY v LIMIT 5").to_arrow_table().to_pylist()
-    )
-
-
-def test_both_nodes_work(on_ray: smallpond.Session) -> None:
-    workers: set[str] = set()
-
-    def listen(event: Event) -> None:
-        if isinstance(event, TaskEvent) and event.state is State.FINISHED:
-            workers.add(event.worker)
-
-    on_ray.on_event(listen)
-    df = on_ray.from_arrow(_left()).repartition(8, by_rows=True)
-    df.map(lambda row: __import__("time").sleep(0.001) or row).compute()
-    assert len(workers) == 2
-
-
-def test_writes_a_folder(on_ray: smallpond.Session, tmp_path: Path) -> None:
-    on_ray.from_arrow(_left()).repartition(3, by_rows=True).write_parquet(str(tmp_path / "out"))
-    assert len(list((tmp_path / "out").iterdir())) == 3
-    assert _sorted(on_ray.read_parquet(str(tmp_path / "out")).to_arrow()) == _sorted(
-        _left().cast(_large(_left().schema))
-    )
-
-
-def _large(schema: pa.Schema) -> pa.Schema:
-    return pa.schema(
-        [(f.name, pa.large_string() if f.type == pa.string() else f.type) for f in schema]
-    )
-
-
-def test_a_killed_worker_is_replaced(on_ray: smallpond.Session, tmp_path: Path) -> None:
-    marker = tmp_path / "once"
-
-    def die_once(row: dict[str, Any]) -> dict[str, Any]:
-        if row["k"] == 3 and not marker.exists():
-            marker.write_text("")
-            os.kill(os.getpid(), signal.SIGKILL)
-        return row
-
-    df = on_ray.from_arrow(_left()).repartition(4, by_rows=True).map(die_once)
-    assert df.count() == 400
-    assert marker.exists()
-
-
-def test_mistakes_are_told_as_on_one_machine(
-    on_ray: smallpond.Session, caplog: pytest.LogCaptureFixture
+def test_rows_are_those_of_duckdb_and_of_one_machine(
+    on_ray: smallpond.Session, sp: smallpond.Session, seed: int, name: str
 ) -> None:
-    df = on_ray.from_arrow(_left())
-    with pytest.raises(TaskError, match="ZeroDivisionError") as raised:
-        df.map(lambda _: {"x": 1 / 0}).count()
-    assert "test_ray.py" in str(raised.value)
-    with pytest.raises(PlanError, match=r"gpu_limit=1 is more than any worker has \(0\)"):
-        df.map(lambda row: row, gpu_limit=1).count()
-    with caplog.at_level(logging.WARNING, "smallpond"):
-        assert df.map("k", cpu_limit=64).count() == 400
-    assert "more than any worker has" in caplog.text
+    make, sql = OPERATIONS[name]
+    left = _left(seed)
+
+    def rows(session: smallpond.Session) -> pa.Table:
+        spread = session.from_arrow(left).repartition(3, by_rows=True)
+        return make(spread, session.from_arrow(RIGHT)).to_arrow()
+
+    told = Told(on_ray)
+    actual = rows(on_ray)
+    assert_same(actual, query(sql, l=left, r=RIGHT))
+    assert_same(actual, rows(sp))
+    assert told.count(State.FINISHED) > 0
 
 
-def test_data_that_nodes_do_not_see(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from smallpond.executors import ray as executor  # noqa: PLC0415
-
-    monkeypatch.setattr(executor, "_sees", lambda _path: False)
-    with (
-        pytest.raises(PlanError, match=r"data_root .* is not seen by node"),
-        smallpond.init(ray_address=cluster.address, data_root="/tmp/unseen") as session,  # noqa: S108
-    ):
-        session.from_items([1]).map("item").count()
+def test_a_global_sort_is_in_order(on_ray: smallpond.Session, seed: int) -> None:
+    left = _left(seed)
+    spread = on_ray.from_arrow(left).repartition(4, by_rows=True)
+    keys = ["k desc nulls first", "v", "s", "n"]
+    expected = query(f"FROM l ORDER BY {', '.join(keys)}", l=left)
+    assert_same(spread.sort(*keys).to_arrow(), expected, ordered=True)
 
 
-_JOB = """
-import sys, time, smallpond
-from pathlib import Path
-root, address, marks = sys.argv[1:]
-
-def slow(row):
-    Path(marks, f"{row['i']}-{time.time_ns()}").write_text("")
-    time.sleep(0.3)
-    return row
-
-if __name__ == "__main__":
-    sp = smallpond.init(job_id="again", data_root=root, ray_address=address, progress=False)
-    df = sp.from_items([{"i": i} for i in range(12)]).repartition(12, by_rows=True).map(slow)
-    print(df.agg("sum(i) as s").take_all())
-"""
+def test_writes_a_folder(on_ray: smallpond.Session, tmp_path: Path, seed: int) -> None:
+    left = _left(seed)
+    on_ray.from_arrow(left).repartition(3, by_rows=True).write_parquet(str(tmp_path / "out"))
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert_same(on_ray.read_parquet(str(tmp_path / "out")).to_arrow(), query("FROM l", l=left))
 
 
-def test_a_killed_driver_is_taken_up(cluster: Any, tmp_path: Path) -> None:
-    script, marks = tmp_path / "job.py", tmp_path / "marks"
-    script.write_text(textwrap.dedent(_JOB))
-    marks.mkdir()
-    command = [sys.executable, str(script), str(tmp_path / "root"), cluster.address, str(marks)]
-    env = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    first = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
-    manifests = tmp_path / "root"
-    deadline = time.monotonic() + 60
-    while len(list(manifests.glob("*/output/*.json"))) < 4 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    first.kill()
-    first.wait()
-    finished = len(list(manifests.glob("*/output/*.json")))
-    assert 4 <= finished < 12
-    result = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    assert "'s': 66" in result.stdout
-    counts: dict[str, int] = {}
-    for mark in marks.iterdir():
-        counts[mark.name.split("-")[0]] = counts.get(mark.name.split("-")[0], 0) + 1
-    assert set(counts) == {str(i) for i in range(12)}
-    # What was finished is not done again; what was under way may be.
-    assert sum(count == 1 for count in counts.values()) >= finished
+def test_both_nodes_work(on_ray: smallpond.Session, seed: int) -> None:
+    told = Told(on_ray)
+    df = on_ray.from_arrow(_left(seed)).repartition(8, by_rows=True)
+    df.map(lambda row: time.sleep(0.002) or row).compute()
+    assert told.workers() == {worker.name for worker in on_ray.job.executor.workers()}
+    assert len(told.workers()) == 2
 
 
 def test_nodes(tmp_path: Path, cluster: Any) -> None:
@@ -291,29 +230,460 @@ def _count_into_a_file(runtime_ctx: Any, inputs: list[Any], output: str) -> bool
     return True
 
 
-def test_a_lost_node_and_then_none_left(tmp_path: Path, cluster: Any) -> None:
-    extra = cluster.add_node(**_NODE)
+# ---- tables of the driver's
+
+
+def test_a_piece_of_a_table_travels_without_the_rest() -> None:
+    table = pa.table({"n": list(range(100_000)), "s": ["text"] * 100_000})
+    piece = Memory("piece", table.slice(500, 3))
+    data = pickle.dumps(piece)
+    assert len(data) < 2000
+    back = pickle.loads(data)  # noqa: S301 (its own)
+    assert back == piece
+    assert back.table.equals(piece.table)
+
+
+def test_a_table_for_all_tasks_travels_once(
+    on_ray: smallpond.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    sizes = []
+    put = ray.put
+
+    def counted(value: Any, **options: Any) -> Any:
+        sizes.append(value.size)
+        return put(value, **options)
+
+    monkeypatch.setattr(ray, "put", counted)
+    right = pa.table({"k": list(range(20_000)), "w": [k * 2 for k in range(20_000)]})
+    left = on_ray.from_items([{"k": k} for k in range(0, 20_000, 1000)])
+    joined = left.repartition(5, by_rows=True).join(on_ray.from_arrow(right), on="k")
+    assert joined.agg("sum(w) as s").take_all() == [{"s": 2 * sum(range(0, 20_000, 1000))}]
+    assert [size for size in sizes if size >= right.nbytes] == sizes
+    assert len(sizes) == 1
+
+
+# ---- mistakes
+
+
+def test_mistakes_are_told_as_on_one_machine(
+    on_ray: smallpond.Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    df = on_ray.from_items([{"n": n, "zero": 0} for n in range(10)])
+    with pytest.raises(TaskError, match="ZeroDivisionError") as raised:
+        df.map(lambda row: {"x": 1 / row["zero"]}).count()
+    assert "test_ray.py" in str(raised.value)
+    assert 'lambda row: {"x": 1 / row["zero"]}' in str(raised.value)
+    with pytest.raises(PlanError, match=r"gpu_limit=1 is more than any worker has \(0\)"):
+        df.map(lambda row: row, gpu_limit=1).count()
+    lock = threading.Lock()
+    with pytest.raises(PlanError, match="Can't pickle task"):
+        df.map(lambda row: {"x": lock, **row}).count()
+    with caplog.at_level(logging.WARNING, "smallpond"):
+        assert df.map("n", cpu_limit=64, memory_limit="999TB").count() == 10
+    assert "more than any worker has" in caplog.text
+
+
+def test_a_place_that_nodes_do_not_see(cluster: Any) -> None:
+    with (
+        pytest.raises(
+            PlanError,
+            match=r"data_root memory://jobs is not the same place on Ray's node 127\.0\.0\.1 \w+ "
+            r"\(FileNotFoundError",
+        ),
+        smallpond.init(ray_address=cluster.address, data_root="memory://jobs") as session,
+    ):
+        session.from_items([1]).map("item").count()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that is taken, so that nobody else comes to listen there."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize("form", ["{}", "ray://{}", "auto"])
+def test_an_address_where_nobody_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed_port: int, form: str
+) -> None:
+    """Without a connection to another cluster, which would be taken first."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    place = form.format(f"127.0.0.1:{closed_port}")
+    named = place
+    if form == "auto":
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed_port}")
+        named = rf"auto \(127.0.0.1:{closed_port}\)"
+    said = rf"^ray_address: nothing answers at {named}: .*refused \(start a cluster .*num_executors"
+    root = tmp_path / "root"
+    with (
+        smallpond.init(ray_address=place, data_root=str(root), progress=False) as session,
+        pytest.raises(PlanError, match=said),
+    ):
+        session.from_items([1]).map("item").count()
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("address", ["local", "head", "head:port", ":6379", "1.2.3.4:99999999"])
+def test_an_address_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with (
+        smallpond.init(ray_address=address, data_root=str(tmp_path), progress=False) as session,
+        pytest.raises(PlanError, match=rf"^ray_address: .*{address}"),
+    ):
+        session.from_items([1]).map("item").count()
+
+
+def test_another_cluster_than_the_one_in_use(cluster: Any, tmp_path: Path) -> None:
+    with (
+        pytest.raises(PlanError, match=rf"connected to Ray at {cluster.address} already"),
+        smallpond.init(ray_address="127.0.0.1:1", data_root=str(tmp_path)) as session,
+    ):
+        session.from_items([1]).count()
+
+
+def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(PlanError, match=r"pip install 'openweek\[ray\]'"),
+        smallpond.init(executor="ray", data_root=str(tmp_path)) as session,
+    ):
+        session.from_items([1]).map("item").count()
+
+
+# ---- losses
+
+
+def test_a_killed_worker_is_replaced(on_ray: smallpond.Session, tmp_path: Path, seed: int) -> None:
+    marker = tmp_path / "once"
+
+    def die_once(row: dict[str, Any]) -> dict[str, Any]:
+        if row["n"] == 300 and not marker.exists():
+            marker.write_text("")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return row
+
+    told = Told(on_ray)
+    left = _left(seed)
+    df = on_ray.from_arrow(left).repartition(4, by_rows=True).map(die_once)
+    assert_same(df.to_arrow(), query("FROM l", l=left))
+    assert marker.exists()
+    failures = [event.error for event in told.events if event.state is State.FAILED]
+    assert len(failures) == 1
+    assert "a Ray worker was lost" in failures[0]
+
+
+def _slow(row: dict[str, Any]) -> dict[str, Any]:
+    time.sleep(0.3)
+    return row
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts programs from their text, with arguments; they end with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(text: str, *arguments: object) -> subprocess.Popen[str]:
+        script = tmp_path / "program.py"
+        script.write_text(text)
+        started.append(
+            subprocess.Popen(
+                [sys.executable, str(script), *map(str, arguments)],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):  # with what Ray has left behind
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def _wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+_JOB = """
+import sys, time, smallpond
+from pathlib import Path
+root, address, marks = sys.argv[1:]
+
+def slow(row):
+    Path(marks, f"{row['i']}-{time.time_ns()}").write_text("")
+    time.sleep(0.5)
+    return row
+
+def listen(event):
+    if type(event).__name__ == "TaskEvent" and event.state.name == "REUSED":
+        print("reused", event.task_key)
+
+if __name__ == "__main__":
+    sp = smallpond.init(job_id="again", data_root=root, ray_address=address, progress=False)
+    sp.on_event(listen)
+    df = sp.from_items([{"i": i} for i in range(12)]).repartition(12, by_rows=True).map(slow)
+    print(df.agg("sum(i) as s").take_all())
+"""
+
+
+def test_a_killed_driver_is_taken_up(
+    cluster: Any, tmp_path: Path, program: Callable[..., subprocess.Popen[str]]
+) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    job = (_JOB, tmp_path / "root", cluster.address, marks)
+
+    def finished() -> set[str]:
+        return {path.stem for path in (tmp_path / "root").glob("*/output/*.json")}
+
+    first = program(*job)
+    _wait_until(lambda: len(finished()) >= 4, "four tasks have finished")
+    first.kill()
+    first.communicate()
+    kept = finished()
+    assert 4 <= len(kept) < 12
+    second = program(*job)
+    output, errors = second.communicate(timeout=90)
+    assert second.returncode == 0, errors
+    assert "'s': 66" in output
+    assert errors == ""
+    reused = {line.split()[1] for line in output.splitlines() if line.startswith("reused")}
+    assert kept <= reused
+    counts = Counter(mark.name.split("-")[0] for mark in marks.iterdir())
+    assert set(counts) == {str(i) for i in range(12)}
+    # What was finished is not done again; what was under way may be.
+    assert sum(count == 1 for count in counts.values()) >= len(kept)
+
+
+def test_ctrl_c_stops_the_tasks(
+    cluster: Any, tmp_path: Path, program: Callable[..., subprocess.Popen[str]]
+) -> None:
+
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    text = _JOB.replace("sleep(0.5)", "sleep(60)")
+    job = program(text, tmp_path / "root", cluster.address, marks)
+    _wait_until(lambda: len(list(marks.iterdir())) >= 2, "two tasks run")
+    job.send_signal(signal.SIGINT)
+    _, errors = job.communicate(timeout=30)
+    assert job.returncode != 0
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    _wait_until(lambda: ray.available_resources().get("CPU") == 2, "the processors are free")
+    assert len(list(marks.iterdir())) == 2
+
+
+# ---- clusters of a program's own
+
+_OWN = """
+import os, sys, time, smallpond
+from tests.smallpond.ray_cluster import public_listeners
+
+def node(row):
+    import ray
+    time.sleep(0.05)
+    return {"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
+
+if __name__ == "__main__":
+    sp = smallpond.init(data_root=sys.argv[1], progress=False, **eval(sys.argv[2]))
+    df = sp.from_items(list(range(8))).repartition(8, by_rows=True).map(node)
+    rows = df.take_all()
+    print(len(rows), len({row["node"] for row in rows}), public_listeners(os.getpid()))
+    print(*{row["pid"] for row in rows})
+    if "--die" in sys.argv:
+        os.kill(os.getpid(), 9)
+"""
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_ray_on_this_machine(tmp_path: Path, program: Callable[..., subprocess.Popen[str]]) -> None:
+    job = program(_OWN, tmp_path / "root", {"executor": "ray", "cpus": 2})
+    output, errors = job.communicate(timeout=120)
+    assert job.returncode == 0, errors
+    assert errors == ""
+    first, pids = output.splitlines()
+    assert first == "8 1 []"
+    _wait_until(lambda: all(map(_is_gone, map(int, pids.split()))), "nothing is left")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["well", "killed"])
+def test_workers_of_the_platform(
+    tmp_path: Path, end: str, program: Callable[..., subprocess.Popen[str]]
+) -> None:
+    told = [tmp_path / "root", {"num_executors": 2, "cpus": 2}]
+    job = program(_OWN, *told, *(["--die"] if end == "killed" else []))
+    output, errors = job.communicate(timeout=240)
+    assert job.returncode == (0 if end == "well" else -9), errors
+    assert errors == ""
+    first, pids = output.splitlines()
+    assert first == "8 2 []"
+    _wait_until(lambda: all(map(_is_gone, map(int, pids.split()))), "nothing is left")
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "worker.py"
+    broken.write_text(
+        "import sys\n"
+        "folder = next(a[10:] for a in sys.argv if a.startswith('--log_dir='))\n"
+        "import pathlib; pathlib.Path(folder).mkdir(parents=True, exist_ok=True)\n"
+        "pathlib.Path(folder, 'worker-1.log').write_text('this machine is not ready')\n"
+        "sys.exit(3)\n"
+    )
+    program = smallpond.executors.ray_cluster.worker_program
+    monkeypatch.setattr(program, "__file__", str(broken))
+    with (
+        ray_cluster(others=0) as cluster,
+        connected(cluster.address),
+        pytest.raises(PlanError, match="1 workers ended at once\n  this machine is not ready"),
+        smallpond.init(
+            num_executors=1, ray_address=cluster.address, data_root=str(tmp_path)
+        ) as session,
+    ):
+        session.from_items([1]).map("item").count()
+
+
+# ---- clusters that end
+
+
+def test_a_lost_node(cluster: Any, tmp_path: Path) -> None:
+    extra = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
-    with smallpond.init(data_root=str(tmp_path), ray_address=cluster.address, progress=False) as sp:
-        sp.job.scheduler.stall_s = 1
-        started: list[str] = []
 
-        def listen(event: Event) -> None:
-            if isinstance(event, TaskEvent) and event.state is State.FINISHED and not started:
-                started.append(event.worker)
-                cluster.remove_node(extra, allow_graceful=False)
+    def slow(row: dict[str, Any]) -> dict[str, Any]:
+        (tmp_path / ray.get_runtime_context().get_node_id()).write_text("")
+        time.sleep(0.3)
+        return row
 
-        sp.on_event(listen)
+    def lose() -> None:
+        _wait_until((tmp_path / extra.node_id).exists, "the node has a task")
+        cluster.remove_node(extra, allow_graceful=False)
 
-        def slow(row: dict[str, Any]) -> dict[str, Any]:
-            time.sleep(0.2)
-            return row
+    thread = threading.Thread(target=lose)
+    with smallpond.init(
+        data_root=str(tmp_path / "root"),
+        ray_address=cluster.address,
+        progress=False,
+        speculative_exec=False,  # a second copy would be there first
+    ) as sp:
+        told = Told(sp)
+        thread.start()
+        df = sp.from_items([{"i": i} for i in range(24)]).repartition(24, by_rows=True).map(slow)
+        assert df.agg("sum(i) as s").take_all() == [{"s": sum(range(24))}]
+        thread.join()
+    failures = [event.error for event in told.events if event.state is State.FAILED]
+    assert failures
+    assert all("a Ray worker was lost" in error for error in failures)
 
-        df = sp.from_items([{"i": i} for i in range(12)]).repartition(12, by_rows=True).map(slow)
-        assert df.agg("sum(i) as s").take_all() == [{"s": 66}]
-        assert started
-        monkey = pytest.MonkeyPatch()
-        with monkey.context() as patch:
-            patch.setattr(sp.job.executor, "workers", list)
-            with pytest.raises(StallError, match=r"no worker left.*map"):
-                sp.from_items([{"i": 1}]).map(slow).count()
+
+_LOSING = """
+import os, sys, threading, time, smallpond
+from smallpond.errors import StallError
+from pathlib import Path
+from tests.smallpond.ray_cluster import ray_cluster
+from ray._private import ray_constants
+running = Path(sys.argv[1] + ".running")
+
+def slow(row):
+    running.write_text("")
+    time.sleep(120)
+    return row
+
+def lose(cluster, what):
+    while not running.exists():
+        time.sleep(0.1)
+    if what == "nodes":
+        for node in list(cluster.worker_nodes):
+            cluster.remove_node(node, allow_graceful=False)
+    else:
+        [head] = cluster.head_node.all_processes[ray_constants.PROCESS_TYPE_GCS_SERVER]
+        head.process.kill()
+
+if __name__ == "__main__":
+    with ray_cluster(head_cpus=0, others=2) as cluster:
+        threading.Thread(target=lose, args=(cluster, sys.argv[2]), daemon=True).start()
+        sp = smallpond.init(data_root=sys.argv[1], ray_address=cluster.address, progress=False)
+        try:
+            sp.job.scheduler.stall_s = 2
+            df = sp.from_items(list(range(4))).repartition(4, by_rows=True).map(slow)
+            df.count()
+        except StallError as error:
+            print("stalled:", error, flush=True)
+        started = time.monotonic()
+        sp.shutdown()
+        print("closed:", time.monotonic() - started < 20, flush=True)
+        os._exit(0)  # leaving the cluster takes long when there is none
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["nodes", "head"])
+def test_nothing_waits_for_a_cluster_that_is_gone(
+    tmp_path: Path, what: str, program: Callable[..., subprocess.Popen[str]]
+) -> None:
+    job = program(_LOSING, tmp_path / "root", what)
+    output, errors = job.communicate(timeout=200)
+    lines = [line for line in output.splitlines() if line.startswith(("stalled", "closed"))]
+    assert len(lines) == 2, output + errors
+    assert "tasks are blocked, because there is no worker left: map" in lines[0]
+    assert lines[1] == "closed: True"
+
+
+@pytest.mark.slow
+def test_calls_that_wait_for_a_lost_node(tmp_path: Path) -> None:
+    """They never began, so that Ray does not say that they are lost."""
+    with ray_cluster(head_cpus=0, others=1) as cluster, connected(cluster.address):
+        [node] = cluster.worker_nodes
+
+        @ray.remote(num_cpus=1, max_retries=0)
+        def occupy() -> None:
+            time.sleep(300)
+
+        foreign = occupy.remote()
+        root = str(tmp_path / "root")
+        with smallpond.init(data_root=root, ray_address=cluster.address, progress=False) as sp:
+            sp.job.scheduler.stall_s = 1
+
+            def listen(event: Event) -> None:
+                if isinstance(event, TaskEvent) and event.state is State.STARTED:
+                    cluster.remove_node(node, allow_graceful=False)
+
+            sp.on_event(listen)
+            with pytest.raises(StallError, match=r"no worker left: map"):
+                sp.from_items([{"i": 1}]).map(_slow).count()
+        del foreign
+
+
+@pytest.mark.slow
+def test_hand_off_on_s3(cluster: Any, s3: dict[str, Any], seed: int) -> None:
+    left = _left(seed)
+    before = set(Path(tempfile.gettempdir()).glob("smallpond-*"))
+    with smallpond.init(
+        data_root="s3://data/jobs",
+        ray_address=cluster.address,
+        storage_options=s3,
+        progress=False,
+    ) as sp:
+        spread = sp.from_arrow(left).repartition(3, by_rows=True)
+        grouped = spread.map(_double).group_by("n").agg("count(*) as c")
+        assert_same(grouped.to_arrow(), query("SELECT n * 2 AS n, 1::BIGINT AS c FROM l", l=left))
+        expected = query("FROM l ORDER BY v, n", l=left)
+        assert_same(spread.sort("v", "n").to_arrow(), expected, ordered=True)
+    assert set(Path(tempfile.gettempdir()).glob("smallpond-*")) == before

@@ -422,11 +422,3 @@ def test_explain_shows_all_three_plans(sp: smallpond.Session) -> None:
     assert optimised.index("repartition") < optimised.index("filter")
     assert "stage 0" in df.explain("physical")
     assert repr(df).startswith("DataFrame\n")
-
-
-def test_workers_are_not_started_from_here(tmp_path: Path) -> None:
-    with (
-        smallpond.init(data_root=str(tmp_path), num_executors=2, progress=False) as sp,
-        pytest.raises(PlanError, match="num_executors=2: workers are not started from here"),
-    ):
-        sp.from_items([1]).map("item + 1 AS x").count()
