@@ -163,7 +163,7 @@ class RayCluster:
             config.num_executors,
             str(worker_program.__file__),
             arguments,
-            {},
+            _credentials(),
             dict(config.platform_options),
         )
         self._wait_for_workers(before, logs)
@@ -380,6 +380,16 @@ def first_line(error: BaseException) -> str:
     """What an error says, without what Ray adds on how to look at its logs."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _credentials() -> dict[str, str]:
+    """What lets a worker into the cluster: Ray keeps its token in this user's home alone."""
+    from ray._raylet import AuthenticationTokenLoader  # noqa: PLC0415
+
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        return {}
+    token = AuthenticationTokenLoader.instance().get_raw_token()
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": str(token)}
 
 
 def _last_words(folder: str) -> str:

@@ -385,6 +385,8 @@ def _slow(row: dict[str, Any]) -> dict[str, Any]:
 def program(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts programs from their text, with arguments; they end with the test."""
     started: list[subprocess.Popen[str]] = []
+    # This process may have a cluster of its own, which sets what Ray reads.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
     def start(text: str, *arguments: object) -> subprocess.Popen[str]:
         script = tmp_path / "program.py"
@@ -392,7 +394,7 @@ def program(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         started.append(
             subprocess.Popen(
                 [sys.executable, str(script), *map(str, arguments)],
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**kept, "PYTHONPATH": str(ROOT)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -535,6 +537,30 @@ def test_workers_of_the_platform(
     first, pids = output.splitlines()
     assert first == "8 2 []"
     _wait_until(lambda: all(map(_is_gone, map(int, pids.split()))), "nothing is left")
+
+
+_ELSEWHERE = """
+from smallpond.platform import Platform
+
+class Elsewhere(Platform):
+    one_machine = True
+
+    def start_job(self, num_nodes, entrypoint, args, envs={}, extra_opts={}):
+        assert extra_opts == {"queue": "long"}
+        return super().start_job(num_nodes, entrypoint, args, {**envs, "HOME": "/nowhere"})
+"""
+
+
+@pytest.mark.slow
+def test_workers_with_another_home_are_let_in(
+    tmp_path: Path, program: Callable[..., subprocess.Popen[str]]
+) -> None:
+    (tmp_path / "elsewhere.py").write_text(_ELSEWHERE)
+    told = {"num_executors": 1, "cpus": 1, "platform": "elsewhere", "queue": "long"}
+    job = program(_OWN, tmp_path / "root", told)
+    output, errors = job.communicate(timeout=120)
+    assert job.returncode == 0, errors
+    assert output.splitlines()[0] == "8 1 []"
 
 
 @pytest.mark.slow
