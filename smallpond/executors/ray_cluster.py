@@ -384,7 +384,7 @@ def first_line(error: BaseException) -> str:
 
 def _credentials() -> dict[str, str]:
     """What lets a worker into the cluster: Ray keeps its token in this user's home alone."""
-    from ray._raylet import AuthenticationTokenLoader  # noqa: PLC0415
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # noqa: PLC0415
 
     if os.environ.get("RAY_AUTH_MODE") != "token":
         return {}

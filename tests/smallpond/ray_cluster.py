@@ -44,9 +44,13 @@ def ray_cluster(*, head_cpus: int = 1, others: int = 1) -> Iterator[Any]:
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """Sessions in this process use the connection that there is; one of their own takes longer."""
+    """Sessions in this process use the connection that there is; one of their own takes longer.
+
+    A process has one connection at a time: an earlier one ends.
+    """
     import ray  # noqa: PLC0415 (may not be there)
 
+    ray.shutdown()
     ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     try:
         yield ray

@@ -385,8 +385,6 @@ def _slow(row: dict[str, Any]) -> dict[str, Any]:
 def program(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts programs from their text, with arguments; they end with the test."""
     started: list[subprocess.Popen[str]] = []
-    # This process may have a cluster of its own, which sets what Ray reads.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
     def start(text: str, *arguments: object) -> subprocess.Popen[str]:
         script = tmp_path / "program.py"
@@ -394,7 +392,7 @@ def program(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         started.append(
             subprocess.Popen(
                 [sys.executable, str(script), *map(str, arguments)],
-                env={**kept, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -514,7 +512,16 @@ def _is_gone(pid: int) -> bool:
         return True
 
 
-def test_ray_on_this_machine(tmp_path: Path, program: Callable[..., subprocess.Popen[str]]) -> None:
+def _forget_own_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs start as they do for users: a cluster of this process sets what Ray reads."""
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+
+
+def test_ray_on_this_machine(
+    tmp_path: Path, program: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _forget_own_cluster(monkeypatch)
     job = program(_OWN, tmp_path / "root", {"executor": "ray", "cpus": 2})
     output, errors = job.communicate(timeout=120)
     assert job.returncode == 0, errors
@@ -527,8 +534,12 @@ def test_ray_on_this_machine(tmp_path: Path, program: Callable[..., subprocess.P
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["well", "killed"])
 def test_workers_of_the_platform(
-    tmp_path: Path, end: str, program: Callable[..., subprocess.Popen[str]]
+    tmp_path: Path,
+    end: str,
+    program: Callable[..., subprocess.Popen[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    _forget_own_cluster(monkeypatch)
     told = [tmp_path / "root", {"num_executors": 2, "cpus": 2}]
     job = program(_OWN, *told, *(["--die"] if end == "killed" else []))
     output, errors = job.communicate(timeout=240)
@@ -553,8 +564,9 @@ class Elsewhere(Platform):
 
 @pytest.mark.slow
 def test_workers_with_another_home_are_let_in(
-    tmp_path: Path, program: Callable[..., subprocess.Popen[str]]
+    tmp_path: Path, program: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _forget_own_cluster(monkeypatch)
     (tmp_path / "elsewhere.py").write_text(_ELSEWHERE)
     told = {"num_executors": 1, "cpus": 1, "platform": "elsewhere", "queue": "long"}
     job = program(_OWN, tmp_path / "root", told)
@@ -592,14 +604,16 @@ def test_workers_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_lost_node(cluster: Any, tmp_path: Path) -> None:
     extra = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
+    doomed = str(extra.node_id)
 
     def slow(row: dict[str, Any]) -> dict[str, Any]:
-        (tmp_path / ray.get_runtime_context().get_node_id()).write_text("")
-        time.sleep(0.3)
+        node = ray.get_runtime_context().get_node_id()
+        (tmp_path / node).write_text("")
+        time.sleep(30 if node == doomed else 0.1)  # a worker may outlive its node for a moment
         return row
 
     def lose() -> None:
-        _wait_until((tmp_path / extra.node_id).exists, "the node has a task")
+        _wait_until((tmp_path / doomed).exists, "the node has a task")
         cluster.remove_node(extra, allow_graceful=False)
 
     thread = threading.Thread(target=lose)
