@@ -25,10 +25,10 @@ from benchmarks.dataframes.job import Job
 from benchmarks.roofline import Work
 from benchmarks.timing import Timing
 
-_ROUNDS = 5
+_ROUNDS = 3
 _TIMEOUT_S = 300.0
 # Per second of budget: what an engine may take of all rounds together.
-_PATIENCE = 40
+_PATIENCE = 15
 _MODULES = {"duckdb": "duckdb", "polars": "polars", "ray-data": "ray.data", "daft": "daft"}
 _UNTIMED = ("start", "exit")
 
