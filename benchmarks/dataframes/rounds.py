@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ def play(
             and sum(run.total_s for run in played.runs.get(name, ())) < patience_s
         ]
         for name in order.sample(ready, len(ready)):
+            os.sync()  # what the one before has written is not this one's load
             try:
                 run = engines[name](number == 0)
                 _check(played, name, run, truths, tolerance)
