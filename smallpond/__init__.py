@@ -89,9 +89,11 @@ def init(
         data_root: folder or address for what tasks hand on; ``~/.smallpond/data`` by default.
             With Ray on several machines, one that all of them see.
         num_executors: Ray workers to start through the platform; they leave with the session.
-        ray_address: of a Ray cluster to run on.
+            Without ``ray_address`` they join a head that the session starts.
+        ray_address: of a Ray cluster to run on: HOST:PORT, ray://HOST:PORT or "auto".
         bind_numa_node: accepted, without effect on one machine.
-        platform: which platform starts workers, see `smallpond.platform`.
+        platform: what starts workers: "local", this machine (default), "mpi", or the name of a
+            module, see `smallpond.platform`.
         executor: "embedded", on this machine (default), or "ray".
         memory_limit: what tasks on this machine may use together, such as "4GB"; 80 % of what
             there is by default. Larger data spills to ``data_root``.

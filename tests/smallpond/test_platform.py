@@ -109,15 +109,18 @@ def test_jobs_on_this_machine(tmp_path: Path) -> None:
     platform.stop_job("not one of ours")
 
 
-def test_a_job_that_does_not_stop_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("on_term", ["signal.SIG_IGN", "lambda *_: sys.exit(0)"])
+def test_what_a_job_leaves_running_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_term: str
 ) -> None:
+    """The child goes on in any case; the job itself does, or leaves it behind."""
     monkeypatch.setattr("smallpond.platform.base._PATIENCE_S", 0.5)
     script = tmp_path / "job.py"
     script.write_text(
         "import signal, subprocess, sys, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"signal.signal(signal.SIGTERM, {on_term})\n"
         "open(sys.argv[1], 'w').write(str(child.pid) + '.')\n"
         "time.sleep(60)\n"
     )
