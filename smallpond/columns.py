@@ -11,10 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 
-def table_of(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """A table of columns by name, whose types follow from the values."""
-    names = list(columns)
-    return pa.Table.from_arrays([array_of(columns[name]) for name in names], names=names)
+def table_of_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """A column for each name in any row, in the order in which they first appear."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: array_of([row.get(name) for row in rows]) for name in names})
 
 
 def array_of(values: Sequence[Any]) -> pa.Array:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from smallpond.columns import table_of
+from smallpond.columns import table_of_rows
 from smallpond.errors import PlanError
 from smallpond.plan import Files, FileSlice, Format, Memory
 from smallpond.storage import filesystem_of, resolve
@@ -100,9 +100,8 @@ def items(values: Sequence[Any]) -> pa.Table:
     if not values:
         raise PlanError("from_items: items must not be empty (use from_arrow with a schema)")
     rows = [value if isinstance(value, dict) else {"item": value} for value in values]
-    names = dict.fromkeys(name for row in rows for name in row)
     try:
-        return table_of({name: [row.get(name) for row in rows] for name in names})
+        return table_of_rows(rows)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise PlanError(
             f"from_items: the items have no common type: {error} (use from_arrow with a schema)"

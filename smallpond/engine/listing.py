@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from smallpond.columns import table_of
+from smallpond.columns import array_of
 from smallpond.plan import FileSlice, Listed, Plan
 from smallpond.rules import bottom_up
 
@@ -21,7 +21,7 @@ SLICES = pa.schema([*LISTING, ("begin", pa.int64()), ("end", pa.int64())])
 
 def listing_of(files: Sequence[str]) -> pa.Table:
     """The table that names these files."""
-    return table_of({"file": files}).cast(LISTING)
+    return pa.table({"file": array_of(files)}).cast(LISTING)
 
 
 def located(plan: Plan, running: Run) -> Plan:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from smallpond.columns import array_of, table_of
+from smallpond.columns import array_of, table_of_rows
 from smallpond.errors import InjectedFault, TaskError, UserCodeError
 from smallpond.functions import user_frames
 from smallpond.plan import Function, Shape
@@ -51,7 +51,7 @@ def _filtered(node: Function, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.
         rows = rows_of(batch)
         with _blaming(node):
             kept = [bool(function(row)) for row in rows]
-        yield pa.table(batch.filter(array_of(kept)))
+        yield pa.table(batch.filter(array_of(kept).cast(pa.bool_())))
 
 
 def _mapped(node: Function, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -88,21 +88,14 @@ def _check(node: Function, values: list[Any], kind: type, expected: str) -> None
 
 def _table(node: Function, rows: list[dict[str, Any]]) -> pa.Table:
     try:
-        return pa.Table.from_pylist(rows, schema=node.schema) if node.schema else _inferred(rows)
+        if node.schema is None:
+            return table_of_rows(rows)
+        return pa.Table.from_pylist(rows, schema=node.schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise TaskError(
             f"{node.label}: what {node.function.name} returned does not fit "
             f"{'schema=' if node.schema else 'one type per column; pass schema='}: {error}"
         ) from error
-
-
-def _inferred(rows: list[dict[str, Any]]) -> pa.Table:
-    """Columns in the order of their first appearance in any row, not of the first row only."""
-    first = rows[0].keys()
-    if all(row.keys() == first for row in rows):
-        return table_of({name: [row[name] for row in rows] for name in first})
-    names = dict.fromkeys(name for row in rows for name in row)
-    return table_of({name: [row.get(name) for row in rows] for name in names})
 
 
 def _batches(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallpond.columns import array_of, int64_array, table_of
+import smallpond
+from smallpond.columns import array_of, int64_array, table_of_rows
+from smallpond.engine.rows import apply
+from smallpond.plan import Shape
 
 _SCALARS = (
     st.integers(-(2**63), 2**63 - 1),
@@ -69,8 +73,24 @@ def test_places_share_memory_where_they_can() -> None:
 
 
 def test_a_table_keeps_the_order_of_its_columns() -> None:
-    assert table_of({"b": [1], "a": ["x"]}).to_pydict() == {"b": [1], "a": ["x"]}
-    assert table_of({}).num_columns == 0
+    table = table_of_rows([{"b": 1, "a": "x"}, {"c": 2.5, "a": None}])
+    assert table.to_pydict() == {"b": [1, None], "a": ["x", None], "c": [None, 2.5]}
+    assert table.column_names == ["b", "a", "c"]
+    assert table_of_rows([{"b": 1, "a": "x"}]).column_names == ["b", "a"]
+    assert table_of_rows([]).num_columns == 0
+
+
+def test_a_function_filters_a_batch_without_rows(sp: smallpond.Session) -> None:
+    chunks = [pa.array(values, pa.int64()) for values in ([1, 2], [], [3])]
+    df = sp.from_arrow(pa.table({"n": pa.chunked_array(chunks)}))
+    assert df.filter(lambda row: row["n"] > 1).take_all() == [{"n": 2}, {"n": 3}]
+    assert df.limit(0).filter(lambda row: row["n"] > 1).count() == 0
+    node = SimpleNamespace(
+        shape=Shape.ROW_TO_BOOL, label="filter", function=SimpleNamespace(load=lambda: bool)
+    )
+    batch = pa.record_batch({"n": pa.array([], pa.int64())})
+    [kept] = apply(node, [batch], batch.schema)  # type: ignore[arg-type] (what it looks at)
+    assert kept.num_rows == 0
 
 
 def test_nothing_here_imports_pandas() -> None:
