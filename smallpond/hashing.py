@@ -338,7 +338,7 @@ def _hash_fixed_list(array: pa.Array) -> Hashes:
 
 def _hash_list_view(array: pa.Array) -> Hashes:
     sizes = fixed_values(pc.list_value_length(array).fill_null(0).cast(pa.int64()), np.int64)
-    return _lists(_array(array.flatten()), sizes.astype(np.int64))
+    return _lists(_array(array.flatten()), sizes)
 
 
 def _lists(elements: Hashes, counts: Ints) -> Hashes:

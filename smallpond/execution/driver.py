@@ -138,7 +138,7 @@ def _job_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         add("-j", "--job_id", help="names the job; one that failed is taken up by the same name"),
         add("--job_time", type=_time, help="when the job began, in ISO form"),
         add("-D", "--data_root", help="the folder for jobs (default: ~/.smallpond/data)"),
-        add("-n", "--num_executors", type=int, default=1, help="no effect: Ray knows"),
+        add("-n", "--num_executors", type=int, default=1, help="Ray workers to start, if over 1"),
         add("--ray_address", help="of a Ray cluster"),
         add("-o", "--output_path", help="the folder for the final result"),
         add("--random_seed", type=int, help="decides what is random"),
