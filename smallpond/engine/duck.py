@@ -6,8 +6,10 @@ import contextlib
 import functools
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -96,21 +98,11 @@ class Instance:
     @contextlib.contextmanager
     def watched(self) -> Iterator[Callable[[], int]]:
         """Watches the temporary files; gives a function that tells the most there were of them."""
-        ended = threading.Event()
-        most = 0
-
-        def watch() -> None:
-            nonlocal most
-            while not ended.wait(_WATCH_S):
-                most = max(most, self.spilled_bytes())
-
-        thread = threading.Thread(target=watch, name="smallpond spill", daemon=True)
-        thread.start()
+        watch = _watcher.add(self.spilled_bytes)
         try:
-            yield lambda: most
+            yield lambda: watch.most
         finally:
-            ended.set()
-            thread.join()
+            _watcher.remove(watch)
 
     @contextlib.contextmanager
     def functions(self, udfs: tuple[Udf, ...]) -> Iterator[None]:
@@ -191,6 +183,50 @@ def _load(con: Any, udf: Udf) -> None:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     module.register(con)
+
+
+@dataclass(eq=False)
+class _Watch:
+    size: Callable[[], int]
+    most: int = 0
+
+
+class _Watcher:
+    """Looks at sizes now and then: one thread for all of them, as long as there are any."""
+
+    def __init__(self) -> None:
+        self._watches: set[_Watch] = set()
+        self._alive = False
+        self._lock = threading.Lock()
+
+    def add(self, size: Callable[[], int]) -> _Watch:
+        """Begins to watch a size."""
+        watch = _Watch(size)
+        with self._lock:
+            self._watches.add(watch)
+            start, self._alive = not self._alive, True
+        if start:
+            threading.Thread(target=self._look, name="smallpond spill", daemon=True).start()
+        return watch
+
+    def remove(self, watch: _Watch) -> None:
+        """Ends it."""
+        with self._lock:
+            self._watches.discard(watch)
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(_WATCH_S)
+            with self._lock:
+                watches = list(self._watches)
+                if not watches:
+                    self._alive = False
+                    return
+            for watch in watches:
+                watch.most = max(watch.most, watch.size())
+
+
+_watcher = _Watcher()
 
 
 class Instances:

@@ -6,10 +6,11 @@ the driver. Python functions hold the lock, and may crash; each of their tasks h
 
 from __future__ import annotations
 
+import functools
 import os
 import queue
 import threading
-import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from smallpond.engine.duck import Instance, Instances
 from smallpond.errors import NonzeroExitCode
 from smallpond.executors import Outcome, Worker
 from smallpond.executors.process import Process
+from smallpond.executors.threads import Threads
 from smallpond.plan import Filter, Function, Plan, Project, Sql, walk
 from smallpond.task import Attempt
 
@@ -69,7 +71,7 @@ class Embedded:
         self._processes: dict[str, Process] = {}
         self._idle: list[Process] = []
         self._cancelled: set[str] = set()
-        self._threads: set[threading.Thread] = set()
+        self._threads = Threads()
         self._lock = threading.Lock()
 
     def workers(self) -> list[Worker]:
@@ -77,12 +79,7 @@ class Embedded:
 
     def submit(self, attempt: Attempt) -> None:
         run = self._run_in_process if needs_process(attempt.task.program) else self._run_here
-        thread = threading.Thread(
-            target=self._guarded, args=(run, attempt), name=f"smallpond {attempt.id}", daemon=True
-        )
-        with self._lock:
-            self._threads.add(thread)
-        thread.start()
+        self._threads.run(functools.partial(self._guarded, run, attempt))
 
     def cancel(self, attempt_id: str) -> None:
         with self._lock:
@@ -95,11 +92,7 @@ class Embedded:
             process.kill()
 
     def quiet(self, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        with self._lock:
-            threads = list(self._threads)
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        self._threads.quiet(timeout_s)
 
     def wait(self, timeout_s: float) -> list[Outcome]:
         outcomes = []
@@ -129,17 +122,16 @@ class Embedded:
         for process in idle:
             process.kill()
         self.quiet(_PATIENCE_S)
+        self._threads.close()
         self._instances.close()
 
-    def _guarded(self, run: object, attempt: Attempt) -> None:
-        """A thread's whole life: whatever happens becomes an outcome."""
-        assert callable(run)  # noqa: S101
+    def _guarded(self, run: Callable[[Attempt], Outcome], attempt: Attempt) -> None:
+        """Whatever happens becomes an outcome."""
         try:
             outcome = run(attempt)
         except BaseException as error:  # noqa: BLE001 (the scheduler decides what it means)
             outcome = Outcome(attempt.id, error=error, worker=self._name(attempt))
         with self._lock:
-            self._threads.discard(threading.current_thread())
             self._cancelled.discard(attempt.id)
         self._outcomes.put(outcome)
 
