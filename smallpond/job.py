@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from smallpond.events import Listener
 from smallpond.executors import Executor
 from smallpond.executors.embedded import Embedded, usable_cpus, usable_memory_bytes
 from smallpond.functions import Udf
-from smallpond.handoff import PartWriter, read_part
+from smallpond.handoff import Part, PartWriter, read_part
 from smallpond.physical import Graph, Machine, cut
 from smallpond.plan import (
     By,
@@ -76,6 +76,7 @@ class Job:
         self._executor: Executor | None = None
         self._scheduler: Scheduler | None = None
         self._computed: dict[str, Computed] = {}
+        self._implied: set[str] = set()  # of those, what nobody has asked for
         self._cached: set[str] = set()
         self._lock = threading.RLock()
         self._instances: Instances | None = None
@@ -183,14 +184,41 @@ class Job:
     def compute(self, plan: Plan) -> Computed:
         """Computes a plan, and keeps what became of it for the session's life."""
         with self._lock:
+            self._implied.discard(plan.key)
             if plan.key not in self._computed:
                 graph = self.graph(plan)
-                results = self.scheduler.run(graph)
+                results = self._run(graph)
                 self._computed[plan.key] = Computed(
                     plan.key,
                     tuple((p.dims, self._parts(p.program, results)) for p in graph.outputs),
                 )
             return self._computed[plan.key]
+
+    def _run(self, graph: Graph) -> dict[str, Result]:
+        self._make_room(graph)
+        return self.scheduler.run(graph)
+
+    def _make_room(self, graph: Graph) -> None:
+        """What runs have left is there for later ones while it takes less room than is free.
+
+        A named job keeps everything, so that it can be taken up again.
+        """
+        results = self.scheduler.results
+        root = self.scheduler.settings.output_root
+        if self.config.named or "://" in root or not results.num_bytes:
+            return
+        if results.num_bytes <= shutil.disk_usage(root).free:
+            return
+        programs = [task.program for task in graph.tasks] + [p.program for p in graph.outputs]
+        read = [n.parts for program in programs for n in walk(program) if isinstance(n, Parts)]
+        kept = {task.key for task in graph.tasks} | _owners(read)
+        for key in list(self._implied):
+            if not _owners(parts for _, parts in self._computed[key].partitions) <= kept:
+                self._implied.discard(key)
+                del self._computed[key]
+        for computed in self._computed.values():
+            kept |= _owners(parts for _, parts in computed.partitions)
+        results.release(kept)
 
     def _parts(self, program: Plan, results: Mapping[str, Result]) -> tuple[Any, ...]:
         match program:
@@ -217,6 +245,7 @@ class Job:
         """The next use computes the plan again, and what it reads as well."""
         for node in walk(plan):
             self._computed.pop(node.key, None)
+            self._implied.discard(node.key)
         if self._scheduler is not None:
             graph = self.graph(plan)
             for task in graph.tasks:
@@ -249,7 +278,7 @@ class Job:
             return self._rows(plan, graph)
 
     def _rows(self, plan: Plan, graph: Graph) -> pa.Table:
-        results = self.scheduler.run(graph)
+        results = self._run(graph)
         if len(graph.outputs) == 1 and isinstance(graph.outputs[0].program, TaskOutput):
             table = results[graph.outputs[0].program.task_key].table
             if table is not None:
@@ -258,7 +287,9 @@ class Job:
         rows = self.read(tuple(parts))
         if any(isinstance(node, Function) for node in walk(plan)):
             dims = tuple((o.dims, self._parts(o.program, results)) for o in graph.outputs)
-            self._computed.setdefault(plan.key, Computed(plan.key, dims))
+            if plan.key not in self._computed:
+                self._computed[plan.key] = Computed(plan.key, dims)
+                self._implied.add(plan.key)
         return rows
 
     def rows_of_task(self, task_key: str) -> list[dict[str, Any]]:
@@ -411,6 +442,11 @@ class Job:
         kept = failed and self.config.named
         if self._scheduler is not None and self.config.remove_output_root and not kept:
             remove_folder(self.config.job_root, dict(self.config.storage))
+
+
+def _owners(many: Iterable[Sequence[Part]]) -> set[str]:
+    """The keys of the tasks that wrote parts."""
+    return {Results.owner(part.url) for parts in many for part in parts}
 
 
 def _no_stream(node: Function) -> pa.RecordBatchReader:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
+from collections.abc import Container
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,6 +12,7 @@ from smallpond.errors import CorruptedDataError
 from smallpond.events import Metrics
 from smallpond.handoff import part_from_dict, part_to_dict
 from smallpond.manifest import load_manifest, save_manifest
+from smallpond.places import remove
 from smallpond.task import Result, Task, ToDriver
 
 _log = logging.getLogger("smallpond")
@@ -29,6 +30,7 @@ class Results:
         self._root = root
         self._resumed = resumed
         self._known: dict[str, Result] = {}
+        self._sizes: dict[str, int] = {}
 
     def find(self, key: str) -> Result | None:
         """The result of a task, if it has been finished."""
@@ -50,16 +52,28 @@ class Results:
             return result
         save_manifest(self._url(task.key), _to_dict(result))
         self._known[task.key] = result
+        files = {part.url: part.file_bytes for output in result.outputs for part in output}
+        self._sizes[task.key] = sum(files.values())
         return result
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of all files that results lie in."""
+        return sum(self._sizes.values())
+
+    def release(self, kept: Container[str]) -> None:
+        """Removes results and their files, but those of some tasks."""
+        for key in [key for key in self._known if key not in kept]:
+            for output in self._known[key].outputs:
+                for part in output:
+                    remove(part.url)
+            self.forget(key)
 
     def forget(self, key: str) -> None:
         """The task is to be run again."""
         self._known.pop(key, None)
-        with contextlib.suppress(FileNotFoundError):
-            from smallpond.storage import filesystem_of  # noqa: PLC0415
-
-            filesystem, path = filesystem_of(self._url(key), {})
-            filesystem.rm(path)
+        self._sizes.pop(key, None)
+        remove(self._url(key))
 
     @staticmethod
     def owner(url: str) -> str:

@@ -66,12 +66,11 @@ class Embedded:
     def __init__(self, cpus: int, memory_bytes: int, temp_root: str, time_zone: str) -> None:
         self._worker = Worker("local", cpus, memory_bytes, usable_gpus())
         self._instances = Instances(temp_root, time_zone)
-        self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._queries: dict[str, Instance] = {}
         self._processes: dict[str, Process] = {}
         self._idle: list[Process] = []
         self._cancelled: set[str] = set()
-        self._threads = Threads()
+        self._threads: Threads[Outcome] = Threads()
         self._lock = threading.Lock()
 
     def workers(self) -> list[Worker]:
@@ -97,9 +96,9 @@ class Embedded:
     def wait(self, timeout_s: float) -> list[Outcome]:
         outcomes = []
         with suppress(queue.Empty):
-            outcomes.append(self._outcomes.get(timeout=timeout_s))
+            outcomes.append(self._threads.returned.get(timeout=timeout_s))
             while True:
-                outcomes.append(self._outcomes.get_nowait())
+                outcomes.append(self._threads.returned.get_nowait())
         return outcomes
 
     def progress(self) -> dict[str, float]:
@@ -125,15 +124,15 @@ class Embedded:
         self._threads.close()
         self._instances.close()
 
-    def _guarded(self, run: Callable[[Attempt], Outcome], attempt: Attempt) -> None:
+    def _guarded(self, run: Callable[[Attempt], Outcome], attempt: Attempt) -> Outcome:
         """Whatever happens becomes an outcome."""
         try:
-            outcome = run(attempt)
+            return run(attempt)
         except BaseException as error:  # noqa: BLE001 (the scheduler decides what it means)
-            outcome = Outcome(attempt.id, error=error, worker=self._name(attempt))
-        with self._lock:
-            self._cancelled.discard(attempt.id)
-        self._outcomes.put(outcome)
+            return Outcome(attempt.id, error=error, worker=self._name(attempt))
+        finally:
+            with self._lock:
+                self._cancelled.discard(attempt.id)
 
     def _name(self, attempt: Attempt) -> str:
         return "process" if needs_process(attempt.task.program) else "thread"

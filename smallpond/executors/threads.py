@@ -6,24 +6,29 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
-_Jobs = queue.SimpleQueue["Callable[[], None] | None"]
+T = TypeVar("T")
 
 
-class Threads:
-    """As many threads as there are jobs at a time.
+class Threads(Generic[T]):
+    """As many threads as there are jobs at a time, and what the jobs return.
 
     The standard library's pool has a bound on their number, and its threads keep a program from
     ending while one of them is busy; these do not.
+
+    Attributes:
+        returned: what each job has returned, once its thread is free for another.
     """
 
     def __init__(self) -> None:
-        self._jobs: _Jobs = queue.SimpleQueue()
+        self.returned: queue.SimpleQueue[T] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], T] | None] = queue.SimpleQueue()
         self._idle = 0
         self._alive = 0
         self._changed = threading.Condition()
 
-    def run(self, job: Callable[[], None]) -> None:
+    def run(self, job: Callable[[], T]) -> None:
         """Has a thread do a job, which must not raise."""
         with self._changed:
             start = self._idle == 0
@@ -50,9 +55,11 @@ class Threads:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job()
+            result = job()
             del job  # and what it holds on to
             with self._changed:
                 self._idle += 1
                 if self._idle == self._alive:
                     self._changed.notify_all()
+            self.returned.put(result)
+            del result

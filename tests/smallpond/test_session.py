@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -305,6 +306,79 @@ def test_lazy_writing_writes_once(sp: smallpond.Session, tmp_path: Path) -> None
     assert lazy.take_all() == [{"a": 3}, {"a": 4}]
     sp.wait(lazy)
     assert len(list(target.iterdir())) == 1
+
+
+# ---- the disk
+
+
+class Disk:
+    """What `shutil.disk_usage` says is free."""
+
+    def __init__(self, free: int) -> None:
+        self.free = free
+
+    def __call__(self, _: object) -> SimpleNamespace:
+        return SimpleNamespace(free=self.free)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """A disk with room enough, until a test changes that."""
+    made = Disk(1 << 40)
+    monkeypatch.setattr("smallpond.job.shutil.disk_usage", made)
+    return made
+
+
+def handed_on(root: Path) -> set[Path]:
+    """All hand-off files and manifests below a data root."""
+    return {path for path in root.glob("*/output/*") if path.is_file()}
+
+
+def test_what_runs_have_left_goes_when_the_disk_has_no_more_room_than_that(
+    sp: smallpond.Session, tmp_path: Path, calls: Calls, disk: Disk
+) -> None:
+    items = sp.from_items([{"a": i} for i in range(20)])
+    parted = items.repartition(4, hash_by="a").map("a + 1 AS b")
+    first = parted.to_arrow()
+    left = handed_on(tmp_path / "root")
+    assert len(left) >= 8, "files and manifests of four tasks or more"
+    kept = sum(path.stat().st_size for path in left if path.suffix == ".arrow")
+    disk.free = kept
+    called = items.map(calls.function())
+    fetched = called.to_arrow()
+    assert left <= handed_on(tmp_path / "root"), "there is as much room again"
+    disk.free = 0
+    asked = called.map("b * 2 AS c")
+    asked.compute()
+    assert not left & handed_on(tmp_path / "root")
+    assert len(calls) == 20, "what a run reads stays for it"
+    assert asked.agg("sum(c) AS s").take_all() == [{"s": 760}]
+    assert_same(parted.to_arrow(), first)
+    assert asked.is_computed()
+    assert asked.count() == 20, "what somebody asked for stays"
+    assert len(calls) == 20
+    assert not called.is_computed()
+    assert_same(called.to_arrow(), fetched)
+    assert len(calls) == 40, "nobody had asked to keep the rows"
+    called.compute()
+    assert_same(parted.to_arrow(), first)
+    assert called.is_computed()
+    assert len(calls) == 40
+    items.repartition(2, hash_by="a").to_arrow()
+    results = sp.job.scheduler.results
+    there = [path for path in handed_on(tmp_path / "root") if path.suffix == ".arrow"]
+    assert results.num_bytes == sum(path.stat().st_size for path in there)
+
+
+def test_a_named_job_keeps_all_that_it_could_be_taken_up_with(tmp_path: Path, disk: Disk) -> None:
+    disk.free = 0
+    with smallpond.init(job_id="kept", data_root=str(tmp_path), progress=False) as sp:
+        items = sp.from_items([{"a": i} for i in range(20)])
+        items.repartition(4, hash_by="a").count()
+        left = handed_on(tmp_path)
+        assert left
+        items.repartition(3, hash_by="a").count()
+        assert left <= handed_on(tmp_path)
 
 
 # ---- the same again
