@@ -8,13 +8,12 @@ run on several pieces of their input at once.
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from smallpond.errors import PlanError
 from smallpond.events import Stage
-from smallpond.leaves import file_pieces, no_rows, row_slices, share_of, size_of, table_slices
+from smallpond.leaves import file_pieces, row_slices, share_of, size_of, table_slices
 from smallpond.plan import (
     ROWWISE,
     Aggregate,
@@ -24,7 +23,6 @@ from smallpond.plan import (
     Dim,
     Distinct,
     Files,
-    FileSlice,
     Filter,
     Function,
     Gather,
@@ -47,8 +45,23 @@ from smallpond.plan import (
     Write,
     walk,
 )
+from smallpond.programs import (
+    Partition,
+    base_files,
+    concatenated,
+    grouped,
+    has_no_function,
+    is_at_rest,
+    is_cheap,
+    is_light,
+    local,
+    name_of,
+    on_files,
+    shared,
+    shown,
+    shuffled,
+)
 from smallpond.rules import is_rowwise
-from smallpond.sql import fill_some
 from smallpond.task import (
     Resources,
     Sink,
@@ -80,14 +93,6 @@ class Machine:
     worker_cpus: int
     worker_gpus: float
     shared_memory: bool
-
-
-@dataclass(frozen=True)
-class Partition:
-    """One partition of a node's rows: a program, and which partition it is."""
-
-    program: Plan
-    dims: tuple[Dim, ...] = ()
 
 
 @dataclass
@@ -123,9 +128,9 @@ class Cutter:
             case Computed():
                 return [Partition(Parts(parts), dims) for dims, parts in node.partitions]
             case Project() | Filter() | Write() | Listed() | Sort(partial=True):
-                return [_local(node, (p.program,), p.dims) for p in self.cut(node.input)]
+                return [local(node, (p.program,), p.dims) for p in self.cut(node.input)]
             case Held():
-                return self.handed(self.cut(node.input), _name(node.input), _is_cheap)
+                return self.handed(self.cut(node.input), name_of(node.input), is_cheap)
             case Partitioned():
                 return [
                     Partition(
@@ -178,15 +183,15 @@ class Cutter:
         for partition in lead:
             programs = []
             for side, source in zip(sides, inputs, strict=True):
-                program = side.get(_shared(partition, source))
+                program = side.get(shared(partition, source))
                 if program is None:
                     raise PlanError(
                         f"{node.label}: no partition of an input matches "
-                        f"{_shown(partition.dims)}; the inputs have {len(lead)} and {len(source)} "
+                        f"{shown(partition.dims)}; the inputs have {len(lead)} and {len(source)} "
                         "partitions of the same dimension (repartition both alike)"
                     )
                 programs.append(program)
-            matched.append(_local(node, tuple(programs), partition.dims))
+            matched.append(local(node, tuple(programs), partition.dims))
         return matched
 
     def _side(
@@ -195,31 +200,31 @@ class Cutter:
         """What one input contributes to each partition, by the dimensions that the two share."""
         groups: dict[tuple[Dim, ...], list[Partition]] = {}
         for partition in source:
-            groups.setdefault(_shared(partition, lead), []).append(partition)
+            groups.setdefault(shared(partition, lead), []).append(partition)
         if len(groups) < len(lead) or not (isinstance(node, Function) and node.shape in ROWWISE):
             # A query over Python functions reads what they have left behind; and what goes to
             # several partitions is computed once.
             used_often = len(groups) < len(lead)
-            keep = _is_cheap if used_often else _has_no_function
+            keep = is_cheap if used_often else has_no_function
             work = [p for group in groups.values() for p in group]
-            done = iter(self.handed(work, _name(work[0].program), keep))
+            done = iter(self.handed(work, name_of(work[0].program), keep))
             groups = {dims: [next(done) for _ in group] for dims, group in groups.items()}
         return {dims: self._one(group) for dims, group in groups.items()}
 
     def _one(self, partitions: Sequence[Partition]) -> Plan:
         """Partitions as one program, in their order; what is costly is done side by side first."""
         alone = len(partitions) == 1
-        if self._machine.shared_memory and all(_is_light(p.program) for p in partitions):
-            return _concat([p.program for p in partitions])
+        if self._machine.shared_memory and all(is_light(p.program) for p in partitions):
+            return concatenated([p.program for p in partitions])
         if alone and self._machine.shared_memory:
             return self._spread(partitions[0].program)
         wanted = 2 * self._machine.cpus if alone else 1
         pieces = [
             Partition(piece, p.dims) for p in partitions for piece in self.pieces(p.program, wanted)
         ]
-        if len(pieces) == 1 or all(_is_cheap(piece.program) for piece in pieces):
-            return _concat([p.program for p in partitions])
-        return _concat(self._stage(pieces, _name(partitions[0].program)))
+        if len(pieces) == 1 or all(is_cheap(piece.program) for piece in pieces):
+            return concatenated([p.program for p in partitions])
+        return concatenated(self._stage(pieces, name_of(partitions[0].program)))
 
     def _gather(self, node: Gather) -> list[Partition]:
         groups: dict[tuple[Dim, ...], list[Partition]] = {}
@@ -234,7 +239,7 @@ class Cutter:
         if len(partitions) == 1:
             return Partition(node.with_inputs((partitions[0].program,)))
         firsts = [Partition(node.with_inputs((p.program,)), p.dims) for p in partitions]
-        return Partition(node.with_inputs((_concat(self._stage(firsts, "limit")),)))
+        return Partition(node.with_inputs((concatenated(self._stage(firsts, "limit")),)))
 
     # ---- tasks
 
@@ -255,13 +260,13 @@ class Cutter:
             if keep(partition.program):
                 counts.append(0)
                 continue
-            spread = not self._machine.shared_memory or not _has_no_function(partition.program)
+            spread = not self._machine.shared_memory or not has_no_function(partition.program)
             pieces = self.pieces(partition.program, wanted) if spread else [partition.program]
             work += [Partition(piece, partition.dims) for piece in pieces]
             counts.append(len(pieces))
         outputs = iter(self._stage(work, name) if work else [])
         return [
-            Partition(_concat([next(outputs) for _ in range(count)]), partition.dims)
+            Partition(concatenated([next(outputs) for _ in range(count)]), partition.dims)
             if count
             else partition
             for partition, count in zip(partitions, counts, strict=True)
@@ -269,7 +274,7 @@ class Cutter:
 
     def _spread(self, program: Plan) -> Plan:
         """A program whose Python functions are done by tasks of their own, on pieces of it."""
-        [done] = self.handed([Partition(program)], _name(program), _has_no_function)
+        [done] = self.handed([Partition(program)], name_of(program), has_no_function)
         return done.program
 
     def _stage(
@@ -350,30 +355,32 @@ class Cutter:
     def _repeated(self, node: Repartition, inputs: list[Partition]) -> list[Plan]:
         program = self._one(inputs)
         if len(inputs) > 1 or not isinstance(program, Files | Memory | Parts):
-            program = _concat(self._stage([Partition(program)], "repeat"))
+            program = concatenated(self._stage([Partition(program)], "repeat"))
         return [program] * node.npartitions
 
     def _by_files(self, node: Repartition, inputs: list[Partition]) -> list[Plan]:
         """Whole files, where the rows still lie in files; else equal numbers of rows."""
-        program = _concat([p.program for p in inputs])
-        files = _base_files(program)
+        program = concatenated([p.program for p in inputs])
+        files = base_files(program)
         if files is None:
             return self._by_rows(node, inputs)
-        order = _shuffled(files.files, node.seed) if node.shuffle_files else files.files
+        order = shuffled(files.files, node.seed) if node.shuffle_files else files.files
         groups = [order[share_of(len(order), node.npartitions, i)] for i in range(node.npartitions)]
-        return [_on_files(program, files, group) for group in groups]
+        return [on_files(program, files, group) for group in groups]
 
     def _by_rows(self, node: Repartition, inputs: list[Partition]) -> list[Plan]:
         """Equal numbers of rows, in order."""
-        program = _concat([p.program for p in inputs])
+        program = concatenated([p.program for p in inputs])
         if isinstance(program, Files) and node.shuffle_files:
-            program = dataclasses.replace(program, files=_shuffled(program.files, node.seed))
+            program = dataclasses.replace(program, files=shuffled(program.files, node.seed))
         if isinstance(program, Memory):
             return table_slices(program, node.npartitions)
         if isinstance(program, Files) and all(f.num_rows is not None for f in program.files):
             return row_slices(program, node.npartitions)
         pieces = self.pieces(program, 2 * self._machine.cpus)
-        outputs = _concat(self._stage([Partition(p) for p in pieces], f"{_name(program)} (rows)"))
+        outputs = concatenated(
+            self._stage([Partition(p) for p in pieces], f"{name_of(program)} (rows)")
+        )
         [task] = self.tasks(
             [Partition(outputs)], node.label or f"repartition({node.npartitions}, by_rows)",
             [ToRowRanges(node.npartitions)],
@@ -408,7 +415,7 @@ class Cutter:
             )
             for p in producers
         ]
-        sampled = _concat(self._stage(samples, "sort: sample"))
+        sampled = concatenated(self._stage(samples, "sort: sample"))
         order = tuple(
             SortKey(f"k{i}", key.descending, key.nulls_first) for i, key in enumerate(node.order)
         )
@@ -427,8 +434,8 @@ class Cutter:
         made: list[Partition] = []
         for partition in inputs:
             pieces = [Partition(p, partition.dims) for p in self.pieces(partition.program, wanted)]
-            if hold and not all(_is_cheap(piece.program) for piece in pieces):
-                held = self._stage(pieces, _name(partition.program))
+            if hold and not all(is_cheap(piece.program) for piece in pieces):
+                held = self._stage(pieces, name_of(partition.program))
                 pieces = [Partition(plan, partition.dims) for plan in held]
             made += pieces
         return made
@@ -436,7 +443,8 @@ class Cutter:
     def _exchange(self, producers: list[Partition], sink: ToSplit, name: str) -> list[Plan]:
         tasks = self.tasks(producers, name, [sink] * len(producers))
         return [
-            _concat([TaskOutput(task.key, i) for task in tasks]) for i in range(sink.npartitions)
+            concatenated([TaskOutput(task.key, i) for task in tasks])
+            for i in range(sink.npartitions)
         ]
 
     def pieces(self, program: Plan, wanted: int, share: int = 1) -> list[Plan]:
@@ -453,7 +461,7 @@ class Cutter:
 
         match program:
             case Concat():
-                return _grouped(program.sources, wanted)
+                return grouped(program.sources, wanted)
             case Files():
                 return file_pieces(program, wanted, PIECE_BYTES // share)
             case Memory() if program.table.num_rows > PIECE_ROWS // share:
@@ -486,127 +494,12 @@ def cut(plan: Plan, machine: Machine, *, to_driver: bool = False) -> Graph:
     """
     cutter = Cutter(machine)
     partitions = cutter.cut(plan)
-    name = _name(plan)
+    name = name_of(plan)
     if to_driver and len(partitions) == 1 and machine.shared_memory:
         program = partitions[0].program
-        if not _is_at_rest(program) and _has_no_function(program):
+        if not is_at_rest(program) and has_no_function(program):
             [task] = cutter.tasks(partitions, name, [ToDriver()])
             cutter.graph.outputs = [Partition(TaskOutput(task.key))]
             return cutter.graph
-    cutter.graph.outputs = cutter.handed(partitions, name, _is_at_rest)
+    cutter.graph.outputs = cutter.handed(partitions, name, is_at_rest)
     return cutter.graph
-
-
-# ---- programs
-
-
-def _concat(programs: Sequence[Plan]) -> Plan:
-    """Programs one after the other; neighbouring leaves of a kind become one."""
-    flat: list[Plan] = []
-    for program in programs:
-        flat += program.sources if isinstance(program, Concat) else [program]
-    merged: list[Plan] = []
-    for program in flat:
-        last = merged[-1] if merged else None
-        if isinstance(program, Files) and isinstance(last, Files) and _alike(last, program):
-            merged[-1] = dataclasses.replace(last, files=last.files + program.files)
-        elif isinstance(program, Parts) and isinstance(last, Parts):
-            merged[-1] = Parts(last.parts + program.parts)
-        elif isinstance(program, Listed) and isinstance(last, Listed) and program.like == last.like:
-            merged[-1] = dataclasses.replace(last, input=_concat([last.input, program.input]))
-        else:
-            merged.append(program)
-    return merged[0] if len(merged) == 1 else Concat(tuple(merged))
-
-
-def _alike(a: Files, b: Files) -> bool:
-    return dataclasses.replace(a, files=()) == dataclasses.replace(b, files=())
-
-
-def _shared(partition: Partition, others: Sequence[Partition]) -> tuple[Dim, ...]:
-    """Which partition it is, as far as the others have the same dimensions."""
-    names = {dim.dimension for dim in others[0].dims}
-    shared = [dim for dim in partition.dims if dim.dimension in names]
-    return tuple(sorted(shared, key=lambda dim: dim.dimension))
-
-
-def _local(node: Plan, inputs: tuple[Plan, ...], dims: tuple[Dim, ...]) -> Partition:
-    """A node over one partition; what its SQL says of the partition's number is settled."""
-    node = node.with_inputs(inputs)
-    values = {dim.dimension: dim.index for dim in dims}
-    match node:
-        case Project():
-            node = dataclasses.replace(node, select=fill_some(node.select, values))
-        case Filter():
-            node = dataclasses.replace(node, condition=fill_some(node.condition, values))
-        case Sql():
-            setup = tuple(fill_some(statement, values) for statement in node.setup)
-            node = dataclasses.replace(node, query=fill_some(node.query, values), setup=setup)
-    return Partition(node, dims)
-
-
-def _shuffled(files: Sequence[FileSlice], seed: int) -> tuple[FileSlice, ...]:
-    order = list(files)
-    random.Random(seed).shuffle(order)
-    return tuple(order)
-
-
-def _shown(dims: tuple[Dim, ...]) -> str:
-    return ", ".join(f"{dim.dimension} {dim.index}/{dim.count}" for dim in dims)
-
-
-def _name(plan: Plan) -> str:
-    """What a node is called in progress bars and reports."""
-    match plan:
-        case Project() | Sql() | Function() | Write():
-            return plan.label
-        case Concat() if plan.sources:
-            return _name(plan.sources[0])
-        case Aggregate():
-            return "group_by" if plan.keys else "aggregate"
-    return {Files: "read", Memory: "table"}.get(type(plan), type(plan).__name__.lower())
-
-
-def _grouped(sources: Sequence[Plan], wanted: int) -> list[Plan]:
-    n = min(len(sources), max(1, wanted))
-    return [_concat(sources[share_of(len(sources), n, i)]) for i in range(n)]
-
-
-def _is_cheap(program: Plan) -> bool:
-    cheap = Files | Listed | Memory | Parts | TaskOutput | Concat
-    return all(isinstance(node, cheap) for node in walk(program))
-
-
-def _has_no_function(program: Plan) -> bool:
-    return not any(isinstance(node, Function) for node in walk(program))
-
-
-def _is_at_rest(program: Plan) -> bool:
-    """Whether tasks, or the driver, have left all rows where they can be read."""
-    return all(isinstance(node, Memory | Parts | TaskOutput | Concat) for node in walk(program))
-
-
-def _is_light(program: Plan) -> bool:
-    """Whether a program only picks and reshapes rows, in SQL."""
-    light = Files | Listed | Memory | Parts | TaskOutput | Concat | Project | Filter
-    return all(isinstance(node, light) for node in walk(program))
-
-
-def _base_files(program: Plan) -> Files | None:
-    """The files under a chain of row-wise nodes."""
-    while not isinstance(program, Files):
-        rowwise = (isinstance(program, Project) and is_rowwise(program.select)) or isinstance(
-            program, Filter
-        )
-        python = isinstance(program, Function) and program.shape in ROWWISE
-        if not (rowwise or python):
-            return None
-        program = program.inputs[0]
-    return program
-
-
-def _on_files(program: Plan, files: Files, group: Sequence[FileSlice]) -> Plan:
-    """The same chain over some of the files; over no rows of the first if there are none."""
-    if isinstance(program, Files):
-        return dataclasses.replace(files, files=tuple(group) or no_rows(files))
-    return program.with_inputs((_on_files(program.inputs[0], files, group),))

@@ -41,6 +41,7 @@ from smallpond.executors import Executor, Outcome, Worker
 from smallpond.handoff import split_parts_by_rows
 from smallpond.leaves import rows_of, size_of
 from smallpond.physical import Graph
+from smallpond.placing import Free, all_of_one, clamped
 from smallpond.results import Results
 from smallpond.task import Attempt, Resources, Result, Settings, Task, ToRowRanges, with_inputs
 
@@ -118,28 +119,8 @@ class Scheduler:
             run.emit(RunFinished(run.idx, time.time(), error))
         return results
 
-    def clamp(self, task: Task, workers: Sequence[Worker]) -> Resources:
-        """What a task asks for, or the most that any worker has."""
-        wants = task.resources
-        if wants.gpus > max(worker.gpus for worker in workers):
-            most = max(worker.gpus for worker in workers)
-            raise PlanError(
-                f"{task.name}: gpu_limit={wants.gpus:g} is more than any worker has ({most:g}); "
-                "start workers with GPUs, or ask for fewer"
-            )
-        largest = max(workers, key=lambda worker: (worker.cpus, worker.memory_bytes))
-        cpus = min(wants.cpus, largest.cpus)
-        memory = wants.memory_bytes
-        if memory is not None:
-            memory = min(memory, max(worker.memory_bytes for worker in workers))
-        if (cpus, memory) != (wants.cpus, wants.memory_bytes):
-            self._warn(
-                f"{task.name} asks for {wants.cpus} CPUs and {wants.memory_bytes or 'any'} bytes, "
-                f"more than any worker has; it gets {cpus} CPUs and {memory or 'any'} bytes"
-            )
-        return Resources(cpus, memory, wants.gpus)
-
-    def _warn(self, message: str) -> None:
+    def warn(self, message: str) -> None:
+        """Says it, the first time."""
         if message not in self._warned:
             self._warned.add(message)
             _log.warning(message)
@@ -238,17 +219,18 @@ class _Run:
         workers = self._executor.workers()
         if not workers:
             return
-        free = _Free(workers, self._running.values())
+        free = Free(workers, self._used())
         now = time.monotonic()
         for key in list(self._ready):
             story = self._stories[key]
             if story.not_before_s > now:
                 continue
             task = self._tasks[key]
-            wants = self._scheduler.clamp(task, workers)
-            if story.memory_step:
-                largest = max(workers, key=lambda worker: worker.memory_bytes)
-                wants = Resources(largest.cpus, largest.memory_bytes, wants.gpus)
+            wants = (
+                all_of_one(task, workers)
+                if story.memory_step
+                else clamped(task, workers, self._scheduler.warn)
+            )
             worker = free.take(wants)
             if worker is not None:
                 self._ready.remove(key)
@@ -256,6 +238,9 @@ class _Run:
                 self._submit(task, worker, wants)
             elif free.none_left:
                 break
+
+    def _used(self) -> Iterator[tuple[str, Resources]]:
+        return ((run.worker.name, run.task.resources) for run in self._running.values())
 
     def _submit(
         self, task: Task, worker: Worker, wants: Resources, *, speculative: bool = False
@@ -410,7 +395,7 @@ class _Run:
         if not self._scheduler.speculate or self._ready or not self._running:
             return
         workers = self._executor.workers()
-        free = _Free(workers, self._running.values())
+        free = Free(workers, self._used())
         now = time.monotonic()
         counts: dict[str, int] = {}
         for running in self._running.values():
@@ -482,44 +467,6 @@ class _Run:
                 sums[stage] = sums.get(stage, 0.0) + max(0.0, fraction)
         for stage, fraction in sums.items():
             self.emit(Advanced(self.idx, stage, fraction))
-
-
-class _Free:
-    """What the workers have left."""
-
-    def __init__(self, workers: Sequence[Worker], running: Iterable[_Running]) -> None:
-        self._left = {
-            worker.name: [worker.cpus, worker.memory_bytes, worker.gpus] for worker in workers
-        }
-        self._workers = {worker.name: worker for worker in workers}
-        for item in running:
-            if item.worker.name in self._left:
-                self._use(item.worker.name, item.task.resources)
-
-    @property
-    def none_left(self) -> bool:
-        """Whether no worker has a processor left."""
-        return all(cpus < 1 for cpus, _, _ in self._left.values())
-
-    def take(self, wants: Resources) -> Worker | None:
-        """The worker with the most processors left that has what is wanted; it is used then."""
-        memory = wants.memory_bytes or 0
-        fitting = [
-            name
-            for name, (cpus, bytes_left, gpus) in self._left.items()
-            if cpus >= wants.cpus and bytes_left >= memory and gpus >= wants.gpus
-        ]
-        if not fitting:
-            return None
-        name = max(fitting, key=lambda name: self._left[name][0])
-        self._use(name, wants)
-        return self._workers[name]
-
-    def _use(self, name: str, wants: Resources) -> None:
-        left = self._left[name]
-        left[0] -= wants.cpus
-        left[1] -= wants.memory_bytes or 0
-        left[2] -= wants.gpus
 
 
 def _is_accident(error: BaseException) -> bool:
