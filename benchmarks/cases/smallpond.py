@@ -25,7 +25,7 @@ from benchmarks.dataframes.job import Job
 from benchmarks.roofline import Work
 from benchmarks.timing import Timing
 
-_ROUNDS = 3
+_ROUNDS = 5
 _TIMEOUT_S = 300.0
 # Per second of budget: what an engine may take of all rounds together.
 _PATIENCE = 15
@@ -154,6 +154,7 @@ CASES = (
                 Job("group_by", 2_000_000, groups=1000, files=2000),
                 Job("map_rows", 1_000_000, groups=1000),
                 Job("map_batches", 10_000_000, groups=1000),
+                Job("map_batches", 40_000_000, groups=1000),
                 Job("tasks", 1000),
                 Job("start", 1),
                 Job("exit", 1),
