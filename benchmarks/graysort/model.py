@@ -8,7 +8,7 @@ took here, and three times below which no such run can get: the processor time s
 cores, and the traffic of two passes (each reads and writes everything) through either side's
 network cards, both directions at once.
 
-What it does not say: how long a run there would take. Here data lies in the page cache, and two
+What it does not say: how long a run there would take. Here is one disk with its page cache, and two
 cores have the caches and the memory bandwidth that dozens share there. The client's own processor
 time, the disks behind the storage nodes, replicas (each multiplies what storage receives), the
 wait of the second pass for the last task of the first, and stragglers are not in it.
