@@ -149,6 +149,6 @@ def _relation(cpu_s_per_gb: float) -> Group:
         f"through its clients' network cards {relation.client_bound_s:.0f} s, through its "
         f"storage's {relation.storage_bound_s:.0f} s",
         f"  so no run there can take less than {relation.bound_s:.0f} s (it took "
-        f"{model.WALL_S} s); what it would take, this does not tell: here was one disk and its page "
-        "cache, without network, replicas, stragglers or cores that share memory bandwidth",
+        f"{model.WALL_S} s); what it would take, this does not tell: here was one disk and its "
+        "page cache, without network, replicas, stragglers or cores that share memory bandwidth",
     )
