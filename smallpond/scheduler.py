@@ -52,6 +52,7 @@ _POLL_S = 0.1
 _QUIET_S = 10.0
 _MIN_SAMPLES = 5
 _MIN_STRAGGLER_S = 1.0
+_RETRY_S = 0.05
 
 _log = logging.getLogger("smallpond")
 
@@ -330,7 +331,7 @@ class _Run:
             story.failures += 1
             if story.failures >= MAX_FAILURES:
                 raise _final(task, error, f"failed {story.failures} times") from error
-            story.not_before_s = time.monotonic() + 0.05 * 2**story.failures
+            story.not_before_s = time.monotonic() + _RETRY_S * 2**story.failures
             self._delayed.add(task.key)
         else:
             raise _final(task, error) from error

@@ -188,7 +188,7 @@ def test_a_folder_made_by_hand_is_no_file(above: str) -> None:
         ([], "at least one path"),
         ([""], "must be a text"),
         ("nosuch://a/b", "nosuch:// is no storage"),
-        ("a\0b", "cannot be read: embedded null"),
+        ("a\0b", "cannot be read: .*embedded null"),
         ("~nosuchuser/a.csv", "no file or folder ~nosuchuser/a.csv"),
         ("/x/**.csv", r"\*\* must stand alone between slashes"),
     ],
