@@ -88,8 +88,11 @@ class RuntimeContext:
         max_usable_memory_size: the most memory to use, in bytes.
         fault_inject_prob: how often tasks fail on purpose, for tests.
         remove_empty_parquet: leave files without rows out of results.
+        skip_task_with_empty_input: must be false. A task without input rows runs here, where
+            it costs little, and a query such as ``SELECT count(*)`` has a row then.
         output_path: where final results go; in the job's own folder by default.
-        options: the original's further keywords, which tune its own scheduler and have no effect.
+        options: the original's further keywords, which tune machinery that is not here. Messages go
+            to the logger "smallpond" of Python's logging; DuckDB keeps to the memory by itself.
     """
 
     def __init__(
@@ -105,12 +108,18 @@ class RuntimeContext:
         max_usable_memory_size: int = 16 << 40,
         fault_inject_prob: float = 0.0,
         remove_empty_parquet: bool = False,
+        skip_task_with_empty_input: bool = False,
         output_path: str | None = None,
         **options: Any,
     ) -> None:
         unknown = sorted(set(options) - _WITHOUT_EFFECT)
         if unknown:
             raise PlanError(f"RuntimeContext: unknown keyword {unknown[0]!r}")
+        if skip_task_with_empty_input:
+            raise PlanError(
+                "RuntimeContext: skip_task_with_empty_input=True is not supported: tasks without "
+                "input rows run (say HAVING count(*) > 0 in queries, return no rows from functions)"
+            )
         self.job_id = str(job_id)
         self.job_time = job_time or datetime.now(UTC).replace(tzinfo=None)
         self.data_root = data_root or str(Path.home() / ".smallpond" / "data")
@@ -205,7 +214,7 @@ class RuntimeContext:
 _WITHOUT_EFFECT = {
     *("bind_numa_node", "enforce_memory_limit", "max_usable_gpu_count", "secs_wq_poll_interval"),
     *("secs_executor_probe_interval", "max_num_missed_probes", "enable_profiling"),
-    *("enable_diagnostic_metrics", "skip_task_with_empty_input", "shared_log_root"),
+    *("enable_diagnostic_metrics", "shared_log_root"),
     *("console_log_level", "file_log_level", "disable_log_rotation"),
 }
 
