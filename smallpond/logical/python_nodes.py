@@ -115,7 +115,11 @@ class PythonScriptNode(_FunctionNode):
 
 
 class _ArrowNode(_FunctionNode):
-    """A function of tables to a table."""
+    """A function of tables to a table.
+
+    Of the original's keywords, those in ``options`` have no effect: its ways to read and write
+    Parquet between tasks are not those here, and there are no checkpoints, see `ArrowStreamNode`.
+    """
 
     shape: ClassVar[Shape]
     default_batch_size = BATCH_ROWS
@@ -186,6 +190,10 @@ class ArrowComputeNode(_ArrowNode):
 
 class ArrowStreamNode(_ArrowNode):
     """A function of readers that gives tables: the runtime context, a reader per input.
+
+    A task that fails is run again from its start, with whole readers, and nothing of what it gave
+    before counts. So ``secs_checkpoint_interval`` and ``force_checkpoint`` of `StreamOutput` have
+    no effect; more partitions make the step back smaller.
 
     Args:
         streaming_batch_size: rows of a batch.

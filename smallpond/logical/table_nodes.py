@@ -76,7 +76,9 @@ class SqlEngineNode(Node):
             if the node has one input and one statement. How many there are is not known before.
         parquet_row_group_size, parquet_compression, parquet_compression_level: of the files of
             named results.
-        options: the original's further keywords, which tune what is tuned differently here.
+        options: the original's further keywords. They say when to write results to files and how
+            far to go beyond limits, which the planner and the scheduler here decide by themselves;
+            ``parquet_dictionary_encoding``, for DuckDB takes a dictionary where one is smaller.
     """
 
     default_cpu_limit = 1
