@@ -45,6 +45,7 @@ class Config:
         executor: "embedded" or "ray".
         memory_bytes, cpus: what tasks on this machine may use; None for what there is.
         named: whether the job was given an id, so that an earlier run of it may be taken up.
+        max_failures: how often a task may fail by accident; None leaves it to the scheduler.
         platform: which one starts workers, and says what was not given; see `smallpond.platform`.
         platform_options: what only it understands.
     """
@@ -63,6 +64,7 @@ class Config:
     cpus: int | None = None
     progress: bool | None = None
     speculate: bool = True
+    max_failures: int | None = None
     storage: tuple[tuple[str, Any], ...] = ()
     fault_probability: float = 0.0
     named: bool = False

@@ -132,6 +132,7 @@ class Job:
                 Results(output, resumed=resumed),
                 self.listeners,
                 speculate=config.speculate,
+                max_failures=config.max_failures,
             )
         return self._scheduler
 

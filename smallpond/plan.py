@@ -249,6 +249,8 @@ class Sql(Nary):
             one result of them.
         from_rows: whether it has no rows if an input has none, whatever the columns are.
         setup: statements to run before it, which may make temporary tables of the inputs.
+        batched: whether it may run on batches of its only input, one after the other.
+        batch_idx: which batch it runs on.
     """
 
     query: str
@@ -258,6 +260,8 @@ class Sql(Nary):
     splits: bool = False
     from_rows: bool = False
     setup: tuple[str, ...] = ()
+    batched: bool = False
+    batch_idx: int = 0
 
 
 class Shape(Enum):

@@ -84,6 +84,7 @@ class Scheduler:
     Attributes:
         results: finished tasks, in this run and earlier ones.
         speculate: whether stragglers get second copies.
+        max_failures: how often a task may fail by accident; None for MAX_FAILURES.
         runs: numbers them.
     """
 
@@ -92,6 +93,7 @@ class Scheduler:
     results: Results
     listeners: Sequence[Listener] = ()
     speculate: bool = True
+    max_failures: int | None = None
     stall_s: float = STALL_S
     runs: Iterator[int] = field(default_factory=itertools.count)
     _warned: set[str] = field(default_factory=set)
@@ -329,7 +331,7 @@ class _Run:
             self._less_memory(task, story, error)
         elif _is_accident(error) or outcome.lost:
             story.failures += 1
-            if story.failures >= MAX_FAILURES:
+            if story.failures >= (self._scheduler.max_failures or MAX_FAILURES):
                 raise _final(task, error, f"failed {story.failures} times") from error
             story.not_before_s = time.monotonic() + _RETRY_S * 2**story.failures
             self._delayed.add(task.key)

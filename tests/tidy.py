@@ -30,12 +30,13 @@ LAYERS = {
     "smallpond": {
         *("duckdb", "pyarrow", "numpy", "fsspec", "cloudpickle", "ray"),
         *("pandas", "polars", "torch", "rich", "deltalake", "pyiceberg", "graphviz"),
+        *("warcio", "lxml"),
     },
 }
 # Slow to import, or behind an extra: a package imports them in the function that needs them.
 HEAVY = {
     *("ray", "duckdb", "triton", "matplotlib", "rich"),
-    *("pandas", "polars", "deltalake", "pyiceberg", "graphviz"),
+    *("pandas", "polars", "deltalake", "pyiceberg", "graphviz", "warcio", "lxml"),
 }
 
 # These unpickle what comes through a pipe from a process that they started, or that started them.

@@ -28,6 +28,7 @@ def in_passes(program: Plan, passes: int) -> list[Plan]:
 
     Only the topmost operation that keeps rows in memory is cut, by a hash of its keys: each pass
     reads the input again and keeps its share of the keys. What cannot be cut is returned whole.
+    The user's own query is cut where he has said that its input may come in batches.
 
     Args:
         program: of a task.
@@ -73,6 +74,8 @@ def _can(plan: Plan) -> bool:
             return True
         case Join():
             return plan.how is not How.CROSS
+        case Sql():
+            return plan.batched and len(plan.sources) == 1 and not plan.setup
     return False
 
 
@@ -90,6 +93,9 @@ def _share(plan: Plan, passes: int, index: int) -> Plan:
             return plan.with_inputs((_kept(plan.input, keys, passes, index),))
         case Join():
             return _join(plan, passes, index)
+        case Sql():
+            batch = _kept(plan.sources[0], ["*COLUMNS(*)"], passes, index)
+            return dataclasses.replace(plan, sources=(batch,), batch_idx=index)
     raise AssertionError(type(plan).__name__)
 
 

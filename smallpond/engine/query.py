@@ -198,6 +198,7 @@ class Query:
                 if plan.setup:
                     sources = [self._view(source) for source in sources]
                 values = {**self.placeholders, **{str(i): s for i, s in enumerate(sources)}}
+                values["batch_index"] = plan.batch_idx
                 self._set_up(plan, values)
                 written = fill(plan.query.strip().rstrip(";"), values)
                 return self._step(written, plan.label, written)

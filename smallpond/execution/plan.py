@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -54,6 +55,17 @@ class ExecutionPlan:
         self._graph: Graph = self._job.graph(self._lowered.plan, to_driver=True)
 
     # ---- running
+
+    def schedule(self, *, max_failures: int, speculate: bool) -> None:
+        """How its tasks are to be run.
+
+        Args:
+            max_failures: how often a task may fail by accident.
+            speculate: whether stragglers get second copies.
+        """
+        self._job.config = dataclasses.replace(
+            self._job.config, max_failures=max_failures, speculate=speculate
+        )
 
     def run(self) -> bool:
         """Computes all results; what has been computed of the same job before is taken up.

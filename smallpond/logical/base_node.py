@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from smallpond.errors import PlanError
 from smallpond.functions import FunctionRef, Udf
@@ -16,7 +16,7 @@ from smallpond.logical.udf import UserDefinedFunction, registered
 from smallpond.plan import Demand, Plan
 
 if TYPE_CHECKING:
-    from smallpond.execution.task import RuntimeContext
+    from smallpond.execution.task import RuntimeContext, Task
 
 
 class Context:
@@ -76,6 +76,13 @@ class Context:
         return self.udfs[value]
 
 
+# By these, the original's planner has nodes make tasks.
+_NEVER_CALLED = (
+    *("create_task", "create_producer_task", "create_consumer_task", "create_merge_task"),
+    "create_split_task",
+)
+
+
 class Node:
     """A step of a computation; what it makes lies in partitions.
 
@@ -90,6 +97,8 @@ class Node:
     enable_resource_boost = False
     # Whether several readers cost no more than one, so that nothing need be kept for them.
     at_rest = False
+    # What `spawn` has to return, for nodes whose tasks a subclass may make.
+    task_class: ClassVar[type[Task] | None] = None
 
     def __init__(
         self,
@@ -122,8 +131,12 @@ class Node:
                 f"{self.label}: output_name: a letter or digit, then letters, digits, '_', '-' and "
                 f"'.' expected, got {output_name!r}"
             )
-        if hasattr(type(self), "spawn"):
-            raise PlanError(f"{self.label}: spawn() is not supported; override process()")
+        for name in _NEVER_CALLED if self.task_class is not None else ("spawn", *_NEVER_CALLED):
+            if hasattr(type(self), name):
+                raise PlanError(
+                    f"{self.label}: {name}() is not called, for plans here are not made of tasks; "
+                    "override process() of a node that runs a function"
+                )
 
     @property
     def label(self) -> str:

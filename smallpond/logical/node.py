@@ -35,6 +35,7 @@ from smallpond.logical.table_nodes import (
     UnionNode,
 )
 from smallpond.logical.tree import LogicalPlan
+from smallpond.logical.visitor import LogicalPlanVisitor
 
 __all__ = [
     "ArrowBatchNode",
@@ -50,6 +51,7 @@ __all__ = [
     "LimitNode",
     "LoadPartitionedDataSetNode",
     "LogicalPlan",
+    "LogicalPlanVisitor",
     "Node",
     "PandasBatchNode",
     "PandasComputeNode",

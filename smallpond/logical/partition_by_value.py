@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ from smallpond.errors import PlanError
 from smallpond.logical.base_node import Context, Node
 from smallpond.logical.partition_nodes import PartitionNode
 from smallpond.logical.table_nodes import parquet_options
-from smallpond.plan import BATCH_ROWS, PARTITION_COLUMN, By, Plan
+from smallpond.plan import BATCH_ROWS, PARTITION_COLUMN, By, Plan, Project
 from smallpond.sql import literal, quote, refers
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class HashPartitionNode(PartitionNode):
         data_partition_column: the column for the partition's number, unless it is dropped; with
             ``shuffle_only`` a column, or expression, that has the number already.
         engine_type: accepted; both of the original's engines are one here.
+        use_parquet_writer: accepted; what tasks hand on is not Parquet here.
+        parquet_dictionary_encoding: accepted; see `SqlEngineNode`.
         random_shuffle: any partition for any row.
         shuffle_only: by the numbers in ``data_partition_column``.
         drop_partition_column: leave the number out of the rows.
@@ -100,7 +103,11 @@ class HashPartitionNode(PartitionNode):
     def lower(self, inputs: tuple[Plan, ...], job: RuntimeContext) -> Plan:
         keep = None if self.drop_partition_column else self.data_partition_column
         if self.shuffle_only:
-            return self.moved(inputs, By.COLUMN, (_expression(self.data_partition_column),))
+            number = _expression(self.data_partition_column)
+            moved = self.moved(inputs, By.COLUMN, (number,))
+            if self.drop_partition_column and self.data_partition_column.isidentifier():
+                return Project(moved, f"* EXCLUDE ({number})", label=self.label)
+            return moved
         if self.random_shuffle:
             moved = self.moved(inputs, By.RANDOM)
             return replace(moved, keep_column=keep, seed=job.random_seed)
@@ -158,10 +165,21 @@ class ShuffleNode(HashPartitionNode):
 class RangePartitionNode(PartitionNode):
     """Partitions by the value of a column: the first holds what is below the first split point.
 
+    The original has this node without a task for it, and without a word for the column.
+
     Args:
-        split_points: values in ascending order; there is one partition more than points, and a
-            row equal to a point is in the partition that begins with it. NULL is in the last one.
-        by: the column, or expression.
+        split_points: numbers, texts, bytes, dates or times in ascending order; there is one
+            partition more than points, and a row equal to a point is in the partition that begins
+            with it. NULL is in the last one.
+        by: the column, or an expression in SQL.
+
+    Example:
+        >>> from smallpond.logical.node import DataSourceNode
+        >>> ctx = Context()
+        >>> source = DataSourceNode(ctx, None)
+        >>> ages = RangePartitionNode(ctx, (source,), [18, 65], dimension="age", by="years")
+        >>> ages.num_partitions
+        3
     """
 
     at_rest = False
@@ -178,23 +196,25 @@ class RangePartitionNode(PartitionNode):
         cpu_limit: int = 1,
         memory_limit: int | None = None,
         *,
-        by: str | None = None,
+        by: str,
     ) -> None:
         super().__init__(
             ctx, input_deps, len(split_points) + 1, dimension, nested, output_name, output_path,
             cpu_limit, memory_limit,
         )  # fmt: skip
         self.split_points = list(split_points)
-        if by is None:
-            raise PlanError(f"{self.label}: by= must name the column that split_points divide")
         self.by = by
-        if sorted(self.split_points) != self.split_points:
+        try:
+            ascend = all(a <= b for a, b in itertools.pairwise(self.split_points))
+        except TypeError as error:
+            raise PlanError(f"{self.label}: split_points must be of one type: {error}") from error
+        if not ascend:
             raise PlanError(f"{self.label}: split_points must ascend, got {split_points}")
+        self._points = ", ".join(_value(self.label, point) for point in self.split_points)
 
     def lower(self, inputs: tuple[Plan, ...], job: RuntimeContext) -> Plan:  # noqa: ARG002
         key = _expression(self.by)
-        points = ", ".join(_value(self.label, point) for point in self.split_points)
-        index = f"len(list_filter([{points}], lambda point: point <= ({key})))"
+        index = f"len(list_filter([{self._points}], lambda point: point <= ({key})))"
         number = f"CASE WHEN ({key}) IS NULL THEN {len(self.split_points)} ELSE {index} END"
         return self.moved(inputs, By.COLUMN, (number if self.split_points else "0",))
 

@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
+from smallpond.execution.spawned import (
+    ArrowBatchTask,
+    ArrowComputeTask,
+    ArrowStreamTask,
+    PandasBatchTask,
+    PandasComputeTask,
+    PythonScriptTask,
+    Spawning,
+    Task,
+)
+from smallpond.functions import FunctionRef
 from smallpond.logical.base_node import Context, Node
 from smallpond.logical.table_nodes import parquet_options, without_effect
 from smallpond.plan import BATCH_ROWS, Files, Format, Function, Held, Listed, Plan, Shape
@@ -18,7 +29,46 @@ if TYPE_CHECKING:
     from smallpond.logical.dataset import DataSet
 
 
-class PythonScriptNode(Node):
+class _FunctionNode(Node):
+    """Runs ``process_func``, or else `process` of a subclass, or of the task that `spawn` makes."""
+
+    process_func: Callable[..., Any] | None
+    task_class: ClassVar[type[Task]]
+
+    def process(self, *args: Any, **kwargs: Any) -> Any:
+        """What it does, where there is no ``process_func``."""
+        raise NotImplementedError
+
+    def spawn(self, *args: Any, **kwargs: Any) -> Task:
+        """The task of one attempt at one partition; a subclass may make another.
+
+        Called in the worker, with the runtime context, an empty list where the original has tasks,
+        the partition, and keywords. Of the task that it returns, `process` is called.
+        """
+        return self.task_class(*args, **kwargs)
+
+    @property
+    def described(self) -> str:
+        return function_name(self.process_func)
+
+    def _function(self) -> FunctionRef:
+        base = next(kind for kind in _KINDS if isinstance(self, kind))
+        if type(self).spawn is _FunctionNode.spawn:
+            return self._method("process", self.process_func, base)
+        slim = self.slim_copy()
+        own = type(self).process is not base.process
+        options = {
+            "process_func": self.process_func or (slim.process if own else None),
+            "output_name": self.output_name,
+            "output_path": self.output_path,
+            "cpu_limit": self.cpu_limit,
+            "gpu_limit": self.gpu_limit,
+            "memory_limit": self.memory_limit,
+        }
+        return FunctionRef.of(Spawning(slim.spawn, self.task_class, options), self.label)
+
+
+class PythonScriptNode(_FunctionNode):
     """A function of data sets that writes files into a folder.
 
     Args:
@@ -27,6 +77,7 @@ class PythonScriptNode(Node):
     """
 
     at_rest = True
+    task_class = PythonScriptTask
 
     def __init__(
         self,
@@ -51,14 +102,10 @@ class PythonScriptNode(Node):
         """What it does, where there is no ``process_func``."""
         raise NotImplementedError
 
-    @property
-    def described(self) -> str:
-        return function_name(self.process_func)
-
     def lower(self, inputs: tuple[Plan, ...], job: RuntimeContext) -> Plan:
         made = Function(
             inputs,
-            self._method("process", self.process_func, PythonScriptNode),
+            self._function(),
             Shape.SCRIPT,
             label=self.label,
             context=job.describe(self.label, gpus=self.gpu_limit),
@@ -67,8 +114,12 @@ class PythonScriptNode(Node):
         return Listed(Held(made), Files((), Format.PARQUET))
 
 
-class _ArrowNode(Node):
-    """A function of tables to a table."""
+class _ArrowNode(_FunctionNode):
+    """A function of tables to a table.
+
+    Of the original's keywords, those in ``options`` have no effect: its ways to read and write
+    Parquet between tasks are not those here, and there are no checkpoints, see `ArrowStreamNode`.
+    """
 
     shape: ClassVar[Shape]
     default_batch_size = BATCH_ROWS
@@ -108,15 +159,10 @@ class _ArrowNode(Node):
         """What it does, where there is no ``process_func``."""
         raise NotImplementedError
 
-    @property
-    def described(self) -> str:
-        return function_name(self.process_func)
-
     def lower(self, inputs: tuple[Plan, ...], job: RuntimeContext) -> Plan:
-        base = next(kind for kind in type(self).__mro__ if kind in _KINDS)
         return Function(
             inputs,
-            self._method("process", self.process_func, base),
+            self._function(),
             self.shape,
             batch_rows=self.streaming_batch_size,
             label=self.label,
@@ -135,6 +181,7 @@ class ArrowComputeNode(_ArrowNode):
     """A function of whole partitions: the runtime context, a table per input -> a table."""
 
     shape = Shape.TABLES
+    task_class = ArrowComputeTask
 
     def process(self, runtime_ctx: RuntimeContext, input_tables: list[pa.Table]) -> pa.Table:
         """What it does, where there is no ``process_func``."""
@@ -144,11 +191,16 @@ class ArrowComputeNode(_ArrowNode):
 class ArrowStreamNode(_ArrowNode):
     """A function of readers that gives tables: the runtime context, a reader per input.
 
+    A task that fails is run again from its start, with whole readers, and nothing of what it gave
+    before counts. So ``secs_checkpoint_interval`` and ``force_checkpoint`` of `StreamOutput` have
+    no effect; more partitions make the step back smaller.
+
     Args:
         streaming_batch_size: rows of a batch.
     """
 
     shape = Shape.STREAMS
+    task_class = ArrowStreamTask
 
     def process(
         self, runtime_ctx: RuntimeContext, input_readers: list[pa.RecordBatchReader]
@@ -164,6 +216,7 @@ class ArrowBatchNode(_ArrowNode):
     """
 
     shape = Shape.TABLE_BATCH
+    task_class = ArrowBatchTask
 
     def process(self, runtime_ctx: RuntimeContext, input_tables: list[pa.Table]) -> pa.Table:
         """What it does, where there is no ``process_func``."""
@@ -174,6 +227,7 @@ class PandasComputeNode(_ArrowNode):
     """`ArrowComputeNode` with pandas DataFrames."""
 
     shape = Shape.FRAMES
+    task_class = PandasComputeTask
 
     def process(self, runtime_ctx: RuntimeContext, input_dfs: list[pd.DataFrame]) -> pd.DataFrame:
         """What it does, where there is no ``process_func``."""
@@ -184,14 +238,16 @@ class PandasBatchNode(_ArrowNode):
     """`ArrowBatchNode` with pandas DataFrames."""
 
     shape = Shape.FRAME_BATCH
+    task_class = PandasBatchTask
 
     def process(self, runtime_ctx: RuntimeContext, input_dfs: list[pd.DataFrame]) -> pd.DataFrame:
         """What it does, where there is no ``process_func``."""
         raise NotImplementedError
 
 
-_KINDS: set[type[Node]] = {
+_KINDS: set[type[_FunctionNode]] = {
     *(ArrowComputeNode, ArrowStreamNode, ArrowBatchNode, PandasComputeNode, PandasBatchNode),
+    PythonScriptNode,
 }
 
 

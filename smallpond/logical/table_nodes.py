@@ -62,8 +62,8 @@ class SqlEngineNode(Node):
     """A query over matching partitions of the inputs, which it calls ``{0}``, ``{1}`` and so on.
 
     Further placeholders: the number of the partition by the name of its dimension, such as
-    ``{__data_partition__}``; ``{rand_seed}``, ``{query_index}``, ``{batch_index}`` (0: a
-    partition is one batch), ``{cpu_limit}``, ``{memory_limit}``, ``{output_filename}``.
+    ``{__data_partition__}``; ``{rand_seed}``, ``{query_index}``, ``{batch_index}``,
+    ``{cpu_limit}``, ``{memory_limit}``, ``{output_filename}``.
 
     Args:
         sql_query: a query; or several statements, of which those other than SELECT come first and
@@ -71,9 +71,14 @@ class SqlEngineNode(Node):
         udfs: functions that it calls: names in the context, or functions made by ``@udf``.
         extension_paths: DuckDB extensions to load.
         udf_module_paths: Python modules to load, whose ``register(conn)`` adds functions.
+        batched_processing: the rows of a partition may come in several batches, with the query's
+            result for each of them. They do if a partition at once is too much for the memory, and
+            if the node has one input and one statement. How many there are is not known before.
         parquet_row_group_size, parquet_compression, parquet_compression_level: of the files of
             named results.
-        options: the original's further keywords, which tune what is tuned differently here.
+        options: the original's further keywords. They say when to write results to files and how
+            far to go beyond limits, which the planner and the scheduler here decide by themselves;
+            ``parquet_dictionary_encoding``, for DuckDB takes a dictionary where one is smaller.
     """
 
     default_cpu_limit = 1
@@ -91,6 +96,7 @@ class SqlEngineNode(Node):
         udfs: Sequence[Any] | None = None,
         extension_paths: Sequence[str] | None = None,
         udf_module_paths: Sequence[str] | None = None,
+        batched_processing: bool = False,
         parquet_row_group_size: int | None = None,
         parquet_compression: str | None = "ZSTD",
         parquet_compression_level: int | None = 3,
@@ -109,6 +115,7 @@ class SqlEngineNode(Node):
             memory_limit=memory_limit or self.default_memory_limit,
         )
         without_effect(self, options, _SQL_OPTIONS)
+        self.batched_processing = batched_processing
         self.sql_queries = [sql_query] if isinstance(sql_query, str) else list(sql_query)
         self.udfs = [ctx.find(self.label, udf) for udf in udfs or ()]
         files = [*(extension_paths or ()), *(udf_module_paths or ())]
@@ -131,12 +138,15 @@ class SqlEngineNode(Node):
 
     def lower(self, inputs: tuple[Plan, ...], job: RuntimeContext) -> Plan:  # noqa: ARG002
         udfs = tuple(self.udfs)
-        return Sql(inputs, self._query, udfs, self.label, self.demand(), setup=self._setup)
+        return Sql(
+            inputs, self._query, udfs, self.label, self.demand(),
+            setup=self._setup, batched=self.batched_processing,
+        )  # fmt: skip
 
 
 _SQL_OPTIONS = {
     *("per_thread_output", "materialize_output", "materialize_in_memory", "relax_memory_if_oom"),
-    *("batched_processing", "enable_temp_directory", "parquet_dictionary_encoding"),
+    *("enable_temp_directory", "parquet_dictionary_encoding"),
     *("cpu_overcommit_ratio", "memory_overcommit_ratio"),
 }
 

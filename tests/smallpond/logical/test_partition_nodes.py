@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -172,6 +176,41 @@ def test_by_range(
         expected.setdefault(part, []).append(row["id"])
     assert node.num_partitions == len(points) + 1
     assert placed(run, node) == dict(sorted(expected.items()))
+
+
+POINTS = {
+    "days": ("DATE '2026-01-01' + id::INT", date(2026, 3, 1)),
+    "times": ("TIMESTAMP '2026-01-01' + INTERVAL 1 HOUR * id", datetime(2026, 1, 3, 4)),  # noqa: DTZ001
+    "decimals": ("id::DECIMAL(9, 2) / 10", Decimal("5.2")),
+    "texts": ("'it''s ' || id % 10", "it's 3"),
+    "bytes": ("('\\xFF' || chr((48 + id % 10)::INT))::BLOB", b"\xff3"),
+    "booleans": ("id % 3 = 0", True),
+}
+
+
+@pytest.mark.parametrize("kind", POINTS)
+def test_by_range_of_an_expression(
+    run: Run, ctx: Context, urls: Path, table: pa.Table, kind: str
+) -> None:
+    by, point = POINTS[kind]
+    node = RangePartitionNode(ctx, (source(ctx, urls),), [point], by=by)
+    con = duckdb.connect()
+    con.register("t", table)
+    above = con.execute(f"SELECT id FROM t WHERE ({by}) >= $1 ORDER BY id", [point]).fetchall()
+    assert 100 < len(above) < 460
+    assert placed(run, node)[1] == [i for (i,) in above]
+
+
+def test_the_column_can_be_dropped(run: Run, ctx: Context, urls: Path) -> None:
+    numbered = SqlEngineNode(ctx, (source(ctx, urls),), 'SELECT *, id % 3 AS "order" FROM {0}')
+    node = HashPartitionNode(
+        ctx, (numbered,), 3, None, "order", shuffle_only=True, drop_partition_column=True
+    )
+    text = "SELECT *, {order} AS part FROM {0}"
+    found = run(SqlEngineNode(ctx, (node,), text)).final_output.to_arrow_table()
+    assert found.column_names == ["id", "host", "size", "part"]
+    assert all(row["id"] % 3 == row["part"] for row in found.to_pylist())
+    assert found.num_rows == 500
 
 
 def test_nested(run: Run, ctx: Context, urls: Path, table: pa.Table) -> None:
@@ -398,8 +437,10 @@ def test_an_unknown_dimension(ctx: Context, urls: Path) -> None:
     [
         (lambda c, s: HashPartitionNode(c, s, 2), "hash_columns must name"),
         (lambda c, s: HashPartitionNode(c, s, 2, ["a"], engine_type="x"), "'duckdb' or 'arrow'"),
-        (lambda c, s: RangePartitionNode(c, s, [1]), "by= must name"),
         (lambda c, s: RangePartitionNode(c, s, [2, 1], by="id"), "must ascend"),
+        (lambda c, s: RangePartitionNode(c, s, [1.5, math.nan], by="id"), "must ascend"),
+        (lambda c, s: RangePartitionNode(c, s, [1, "a"], by="id"), "must be of one type"),
+        (lambda c, s: RangePartitionNode(c, s, [None], by="id"), "of type NoneType is not supp"),
         (lambda c, s: RepeatPartitionNode(c, s, 2, "a b"), "must be an identifier"),
     ],
 )

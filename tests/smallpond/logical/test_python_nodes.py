@@ -374,12 +374,3 @@ def test_what_cannot_travel(run: Run, ctx: Context, urls: Path) -> None:
 def test_an_unknown_function(ctx: Context) -> None:
     with pytest.raises(PlanError, match=r"SqlEngineNode-0: no function 'f'"):
         SqlEngineNode(ctx, (), "SELECT f(1)", udfs=["f"])
-
-
-def test_spawn_is_not_supported(ctx: Context) -> None:
-    class Old(ArrowComputeNode):
-        def spawn(self) -> None:
-            """As programs for the original may have it."""
-
-    with pytest.raises(PlanError, match=r"spawn\(\) is not supported; override process\(\)"):
-        Old(ctx, ())

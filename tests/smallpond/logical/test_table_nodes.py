@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from smallpond.errors import PlanError, SmallpondError
+from smallpond.engine import run as engine
+from smallpond.errors import OutOfMemory, PlanError, SmallpondError
 from smallpond.logical.dataset import (
     ArrowTableDataSet,
     JsonDataSet,
@@ -31,6 +32,7 @@ from smallpond.logical.node import (
     RootNode,
     SqlEngineNode,
 )
+from smallpond.task import Attempt
 from tests.smallpond.logical.conftest import Run
 from tests.smallpond.logical.oracle import query, rows
 
@@ -134,12 +136,55 @@ def test_what_statements_set_does_not_stay(run: Run, ctx: Context) -> None:
     assert rows(run(second).final_output) == [(0,)]
 
 
-def test_batched_processing_gives_all_rows(run: Run, ctx: Context, urls: Path) -> None:
-    node = SqlEngineNode(
-        ctx, (by_rows(ctx, urls, 2),), "SELECT id, {batch_index} AS b FROM {0}",
+def lacking_memory(monkeypatch: pytest.MonkeyPatch, passes: int) -> None:
+    """Queries of `SqlEngineNode` lack memory until they run in so many passes."""
+    real = engine.run
+
+    def needy(attempt: Attempt, instance: Any) -> Any:
+        if attempt.passes < passes and "SqlEngineNode" in attempt.task.name:
+            raise OutOfMemory("not enough")
+        return real(attempt, instance)
+
+    monkeypatch.setattr(engine, "run", needy)
+
+
+@pytest.mark.parametrize("passes", [1, 4, 16])
+def test_batched_processing(
+    run: Run, ctx: Context, urls: Path, monkeypatch: pytest.MonkeyPatch, passes: int
+) -> None:
+    lacking_memory(monkeypatch, passes)
+    parts = by_rows(ctx, urls, 2)
+    counted = SqlEngineNode(
+        ctx, (parts,), "SELECT list(id) AS ids, {batch_index} AS batch, '{{x}}' AS x FROM {0}",
         batched_processing=True, per_thread_output=False, materialize_in_memory=True,
     )  # fmt: skip
-    assert sorted(run(node).final_output.to_arrow_table()["id"].to_pylist()) == list(range(500))
+    above = SqlEngineNode(
+        ctx, (counted,), "SELECT *, {__data_partition__} AS part FROM {0} WHERE len(ids) > 0"
+    )
+    found = run(above).final_output.to_arrow_table().to_pylist()
+    assert sorted(i for row in found for i in row["ids"]) == list(range(500))
+    batches = [(row["part"], row["batch"]) for row in found]
+    assert sorted(batches) == [(part, batch) for part in range(2) for batch in range(passes)]
+    assert {row["x"] for row in found} == {"{x}"}
+
+
+@pytest.mark.parametrize("case", ["not said", "two inputs", "statements"])
+def test_what_does_not_come_in_batches(
+    run: Run, ctx: Context, urls: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    lacking_memory(monkeypatch, 4)
+    inputs, query_text = (
+        [by_rows(ctx, urls, 2)],
+        "SELECT count(*) AS c, {batch_index} AS b FROM {0}",
+    )
+    if case == "two inputs":
+        inputs.append(source(ctx, urls))
+        query_text += ", (SELECT * FROM {1} LIMIT 1)"
+    queries = [query_text]
+    if case == "statements":
+        queries = ["CREATE TEMP TABLE t AS FROM {0}", query_text.replace("{0}", "t")]
+    node = SqlEngineNode(ctx, inputs, queries, batched_processing=case != "not said")
+    assert rows(run(node).final_output) == [(250, 0), (250, 0)]
 
 
 @pytest.mark.parametrize("n", [1, 4])
