@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,16 @@ def test_what_was_left_is_read_again_by_a_run_that_takes_up_the_job(setting: Set
     assert len(setting.executor.submitted) == 1
 
 
+def test_what_one_reader_still_needs_is_run_again(setting: Setting) -> None:
+    a = task("a")
+    b, c = after("b", a), after("c", a)
+    setting.run(a, b)
+    setting.scheduler.results.forget(a.key)
+    setting.executor.submitted.clear()
+    setting.run(a, b, c)
+    assert keys(setting.executor.submitted) == [a.key, c.key]
+
+
 # ---- accidents
 
 
@@ -220,6 +231,23 @@ def test_accidents_are_tried_again_three_times(setting: Setting, error: Exceptio
     assert [attempt.number for attempt in setting.executor.submitted] == [0, 1, 2, 3]
     assert {attempt.passes for attempt in setting.executor.submitted} == {1}
     assert len({attempt.id for attempt in setting.executor.submitted}) == 4
+
+
+def test_each_retry_waits_longer_than_the_one_before(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "_RETRY_S", 0.02)
+    times: list[float] = []
+
+    def answer(attempt: Attempt) -> Outcome | None:
+        times.append(time.monotonic())
+        return failed(OSError("disk"))(attempt)
+
+    setting.executor.answer = answer
+    with pytest.raises(TaskError):
+        setting.run(task("a"))
+    waited = [later - earlier for earlier, later in pairwise(times)]
+    assert all(wait >= least for wait, least in zip(waited, [0.04, 0.08, 0.16], strict=True))
 
 
 def test_the_fourth_accident_is_final(setting: Setting) -> None:
@@ -312,6 +340,16 @@ def test_a_worker_lost_twice_may_have_lacked_memory(setting: Setting) -> None:
     assert [a.passes for a in setting.executor.submitted] == [1, 1, 4, 4, 16, 16]
 
 
+def test_a_worker_lost_by_what_cannot_be_cut_is_no_lack_of_memory_for_sure(
+    setting: Setting,
+) -> None:
+    setting.executor.answer = failed(NonzeroExitCode("ended by SIGKILL"), lost=True)
+    whole = task("sort", program=Sort(TABLE, (SortKey("a"),)))
+    with pytest.raises(TaskError, match=r"sort: its worker died each time: .*ended by SIGKILL"):
+        setting.run(whole)
+    assert len(setting.executor.submitted) == 4
+
+
 def test_a_worker_lost_again_and_again_is_told_as_such(setting: Setting) -> None:
     setting.executor.answer = failed(NonzeroExitCode("ended by SIGKILL"), lost=True)
     with pytest.raises(TaskError, match=r"map: .*ended by SIGKILL"):
@@ -363,7 +401,39 @@ def test_a_copy_that_fails_leaves_it_to_the_other(hasty: Setting, wrong: int) ->
     assert hasty.states(State.FAILED) == [(tasks[-1].key, wrong)]
 
 
+def test_a_copy_that_wins_frees_the_other_s_place_at_once(hasty: Setting) -> None:
+    tasks = [task(f"t{i}") for i in range(6)]
+    last = after("last", *tasks)
+
+    def answer(attempt: Attempt) -> Outcome | None:
+        if attempt.key == last.key:
+            assert len(hasty.executor.running) == 1
+        slow = attempt.key == tasks[-1].key and attempt.number == 0
+        return None if slow else done(attempt)
+
+    hasty.executor.answer = answer
+    hasty.run(*tasks, last)
+    assert len(hasty.executor.submitted) == 8
+
+
+def test_what_takes_no_long_time_gets_no_copy(setting: Setting) -> None:
+    end = time.monotonic() + 0.1
+    six(setting, lambda a: done(a) if time.monotonic() > end else None)
+    assert len(setting.executor.submitted) == 6
+
+
+def test_a_copy_takes_no_place_from_what_waits(hasty: Setting) -> None:
+    tasks = [*(task(f"t{i}") for i in range(6)), task("big", stage=1, cpus=2)]
+    end = time.monotonic() + 0.1
+    hasty.executor.answer = lambda a: (
+        None if a.key == tasks[5].key and time.monotonic() < end else done(a)
+    )
+    hasty.run(*tasks)
+    assert keys(hasty.executor.submitted) == [t.key for t in tasks]
+
+
 def test_there_is_one_copy_at_a_time(hasty: Setting) -> None:
+    hasty.executor.present = [Worker("w0", 4, 1000)]
     end = time.monotonic() + 0.2
     tasks, _ = six(hasty, lambda a: done(a) if time.monotonic() > end else None)
     assert keys(hasty.executor.submitted).count(tasks[-1].key) == 2
@@ -457,6 +527,19 @@ def test_two_readers_of_a_damaged_file_have_it_made_once(setting: Setting) -> No
     setting.run(a, b, c)
     assert keys(submitted).count(a.key) == 2
     assert len(submitted) == 6
+
+
+def test_what_was_ready_to_read_a_damaged_file_waits_for_the_new_one(setting: Setting) -> None:
+    setting.executor.present = [Worker("w0", 1, 1000)]
+    a = task("a")
+    b, c = after("b", a), after("c", a)
+    submitted = setting.executor.submitted
+    setting.executor.answer = lambda x: (
+        failed(damaged(submitted[0]))(x) if len(submitted) == 2 else done(x)
+    )
+    setting.run(a, b, c)
+    assert keys(submitted) == [a.key, b.key, a.key, b.key, c.key]
+    assert {x.task.program for x in submitted[3:]} == {Parts((part(submitted[2]),))}
 
 
 # ---- what cannot come
