@@ -21,7 +21,8 @@ class FunctionRef:
     Attributes:
         name: as its user calls it.
         where: file and line of its definition, for messages.
-        digest: changes when the function or what it refers to does.
+        digest: changes when the function or what it refers to does; of what is imported from a
+            module, when its own code does.
         payload: the function, pickled by value where it is not importable.
     """
 
@@ -47,13 +48,12 @@ class FunctionRef:
                 f"cannot be sent to a worker ({type(error).__name__}: {error}); create it inside "
                 "the function, or pass plain values"
             ) from error
-        code = getattr(inspect.unwrap(function), "__code__", None)
+        code = _code_of(function)
         where = f"{code.co_filename}:{code.co_firstlineno}" if code else ""
-        # An importable function is pickled as a name alone; its code belongs to its identity.
-        text = code.co_code + repr(code.co_consts).encode() if code and len(payload) < 200 else b""
-        return FunctionRef(
-            _name(function), where, blake2b(payload + text, digest_size=16).hexdigest(), payload
-        )
+        # What is importable is pickled as a name alone; its code belongs to its identity.
+        digest = blake2b(payload, digest_size=16)
+        digest.update(_fingerprint(code).encode())
+        return FunctionRef(_name(function), where, digest.hexdigest(), payload)
 
     def load(self) -> Callable[..., Any]:
         """The function itself; one object per process, so that what it caches stays."""
@@ -92,6 +92,29 @@ def _load(payload: bytes, filename: str) -> Callable[..., Any]:
         # The pickle does not say where the code was, and a traceback should.
         function.__code__ = _placed(code, filename)
     return loaded
+
+
+def _code_of(function: Any) -> CodeType | None:
+    """The code of a function, a method, a partial call, or an object that can be called."""
+    function = inspect.unwrap(function)
+    if isinstance(function, functools.partial):
+        return _code_of(function.func)
+    if not hasattr(function, "__code__"):
+        function = type(function).__call__
+    code = getattr(function, "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def _fingerprint(value: Any) -> str:
+    """What a code does, or a constant of it is; the same in every process."""
+    if isinstance(value, CodeType):
+        parts = (value.co_code, value.co_names, value.co_varnames, value.co_consts)
+        return _fingerprint(parts)
+    if isinstance(value, tuple):
+        return f"({','.join(map(_fingerprint, value))})"
+    if isinstance(value, frozenset):  # whose order is another in each process
+        return f"{{{','.join(sorted(map(_fingerprint, value)))}}}"
+    return repr(value)
 
 
 def _placed(code: CodeType, filename: str) -> CodeType:
