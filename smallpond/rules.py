@@ -7,6 +7,7 @@ local ones with a `Repartition` between, for workers that share no memory.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from smallpond.plan import (
     Window,
     walk,
 )
-from smallpond.sql import Aggregated, Refers, in_two_steps, named, quote, refers
+from smallpond.sql import Aggregated, Refers, fill, in_two_steps, named, quote, refers
 
 
 def is_rowwise(select: str) -> bool:
@@ -167,8 +168,6 @@ def _narrowed(source: Plan, wanted: frozenset[str]) -> Plan:
 
 
 def _escaped(name: str) -> str:
-    import re  # noqa: PLC0415
-
     return re.escape(name).replace("'", "''")
 
 
@@ -190,8 +189,6 @@ def _wants(node: Plan, needed: frozenset[str] | None) -> tuple[frozenset[str] | 
         case Sql(setup=()):
             try:
                 named = {str(i): f"t{i}" for i in range(len(node.sources))}
-                from smallpond.sql import fill  # noqa: PLC0415
-
                 return (_columns(refers(fill(node.query, named), "query")),) * len(node.sources)
             except ValueError:
                 return (None,) * len(node.sources)
