@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -24,11 +23,12 @@ class Context:
 
     def __init__(self) -> None:
         self.udfs: dict[str, Udf] = {}
-        self._ids = itertools.count()
+        self._next_id = 0  # a plain number, for nodes travel and their context with them
 
     def new_id(self) -> int:
         """The number of the next node."""
-        return next(self._ids)
+        self._next_id += 1
+        return self._next_id - 1
 
     def create_function(
         self,

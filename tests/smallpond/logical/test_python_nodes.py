@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -374,3 +375,10 @@ def test_what_cannot_travel(run: Run, ctx: Context, urls: Path) -> None:
 def test_an_unknown_function(ctx: Context) -> None:
     with pytest.raises(PlanError, match=r"SqlEngineNode-0: no function 'f'"):
         SqlEngineNode(ctx, (), "SELECT f(1)", udfs=["f"])
+
+
+def test_a_node_travels_without_iterators() -> None:
+    """Python 3.14 cannot pickle those of itertools any more."""
+    ctx = Context()
+    node = CopyArrowTable(ctx, (DataSourceNode(ctx, ArrowTableDataSet(pa.table({"a": [1]}))),))
+    assert b"itertools" not in pickle.dumps(node.slim_copy())
