@@ -18,6 +18,8 @@ from smallpond.storage.folder import Folder, can_be_replaced, exists_already
 from smallpond.storage.prefix import Prefix
 
 MODES = ("error", "overwrite", "append")
+# What can only be read, though drivers may be able to change it file by file, each time for all.
+_READ_ONLY = {"hf", "http", "https"}
 # The ending that says a file's format, with that of its compression.
 _ENDING = re.compile(r"(\.[A-Za-z]\w*)?\.(gz|zst|bz2|lz4)$|\.\w+$")
 
@@ -41,12 +43,19 @@ class DirectoryWriter:
         """Looks at the folder; writes nothing yet.
 
         Raises:
-            PlanError: the mode is none of `MODES`, or the folder is not to be overwritten.
+            PlanError: the mode is none of `MODES`, the place can only be read, or the folder is
+                not to be overwritten.
             OutputExistsError: the folder holds data, and the mode is "error".
             OutputError: nothing can be written there.
         """
         if mode not in MODES:
             raise PlanError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        protocol = url.partition("://")[0]
+        if is_remote(url) and protocol in _READ_ONLY:
+            raise PlanError(
+                f"{url} cannot be written: {protocol}:// is only read (write to a folder, and "
+                "upload that with the tools of the place)"
+            )
         self._url = url
         self._mode = mode
         self._id = uuid.uuid4().hex
