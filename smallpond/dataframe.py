@@ -528,6 +528,10 @@ class DataFrame:
     ) -> None:
         """Writes Parquet files into a folder: all of them, or nothing.
 
+        A program that is killed leaves unfinished files: on a local disk in a hidden folder beside
+        this one, which the next write to it removes; in an object store below ``_unfinished-*``,
+        to be removed by hand once no program writes there.
+
         Args:
             path: of the folder.
             mode: "error" if the folder holds data, "overwrite" or "append".

@@ -64,6 +64,9 @@ class Prefix:
                 " seen with these storage_options"
             )
 
+    def begin(self, name: str) -> None:
+        """Nothing: what is written brings its folders with it."""
+
     def data(self) -> list[str]:
         """What a reader would see."""
         return self._files(Selection(("**",), ("",)))

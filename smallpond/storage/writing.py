@@ -33,6 +33,11 @@ class DirectoryWriter:
 
     Of several writers to one folder one commits at a time, and with mode "error" only the first.
 
+    A process that is killed leaves its staging folder, which no reader of ours looks into. Where
+    the folder itself is renamed into place, that is on local disks, the next writer removes it
+    once its lock says that its process has ended. Elsewhere nothing can tell a dead writer from
+    a slow one: there ``_unfinished-*`` is to be removed by hand, as is ``_committing``.
+
     Attributes:
         staging: the folder or prefix for unfinished files.
     """
@@ -67,6 +72,12 @@ class DirectoryWriter:
         self.staging = self._place.staging(self._id)
 
     def __enter__(self) -> Self:
+        with _refusals(self._url):
+            try:
+                self._place.begin(self._id)
+            except BaseException:
+                self._place.clear(self._id)
+                raise
         return self
 
     def commit(self, files: Sequence[str], names: Sequence[str] | None = None) -> list[str]:
