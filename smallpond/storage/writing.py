@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from smallpond.errors import OutputError, PlanError, SmallpondError
+from smallpond.interrupts import held_back
 from smallpond.storage.filesystems import is_remote, local_path
 from smallpond.storage.folder import Folder, can_be_replaced, exists_already
 from smallpond.storage.prefix import Prefix
@@ -106,7 +107,8 @@ class DirectoryWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._place.clear(self._id)
+        with held_back():
+            self._place.clear(self._id)
 
 
 def _place(url: str, mode: str, options: Mapping[str, Any]) -> Folder | Prefix:
