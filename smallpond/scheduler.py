@@ -39,6 +39,7 @@ from smallpond.events import (
 )
 from smallpond.executors import Executor, Outcome, Worker
 from smallpond.handoff import split_parts_by_rows
+from smallpond.interrupts import held_back
 from smallpond.leaves import rows_of, size_of
 from smallpond.physical import Graph
 from smallpond.results import Results
@@ -114,8 +115,9 @@ class Scheduler:
             error = str(failure).splitlines()[0]
             raise
         finally:
-            run.stop()
-            run.emit(RunFinished(run.idx, time.time(), error))
+            with held_back():
+                run.stop()
+                run.emit(RunFinished(run.idx, time.time(), error))
         return results
 
     def clamp(self, task: Task, workers: Sequence[Worker]) -> Resources:
