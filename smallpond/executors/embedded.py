@@ -17,6 +17,7 @@ from smallpond.engine.duck import Instance, Instances
 from smallpond.errors import NonzeroExitCode
 from smallpond.executors import Outcome, Worker
 from smallpond.executors.process import Process
+from smallpond.interrupts import held_back
 from smallpond.plan import Filter, Function, Plan, Project, Sql, walk
 from smallpond.task import Attempt
 
@@ -80,9 +81,10 @@ class Embedded:
         thread = threading.Thread(
             target=self._guarded, args=(run, attempt), name=f"smallpond {attempt.id}", daemon=True
         )
-        with self._lock:
-            self._threads.add(thread)
-        thread.start()
+        with held_back():  # what is known to run must have begun
+            with self._lock:
+                self._threads.add(thread)
+            thread.start()
 
     def cancel(self, attempt_id: str) -> None:
         with self._lock:

@@ -46,8 +46,7 @@ _SCRIPT = """
 
     with smallpond.init(data_root={root!r}, cpus=2, progress=True) as sp:
         slow({owner}, {name!r})
-        sp.on_event(lambda event: print(getattr(event, "state", event), flush=True))
-        rows = sp.from_items([1, 2]).map(lambda row: (time.sleep(100), row)[1])
+        rows = sp.from_items([1, 2]).map(lambda row: (print("working", flush=True), time.sleep(99)))
         rows.write_parquet({out!r})
 """
 
@@ -85,7 +84,7 @@ def test_a_second_one_waits_for_the_clean_up(tmp_path: Path, owner: str, name: s
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,  # noqa: PLW1509
     )
     try:
-        _read_until(process, "State.STARTED")
+        _read_until(process, "working")
         workers = _workers(process.pid)
         assert workers
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -177,6 +176,26 @@ def test_other_threads_do_without() -> None:
     thread.start()
     thread.join()
     assert ran == [True]
+
+
+def test_a_task_begins_whole_or_not_at_all(
+    sp: smallpond.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+    pressed = []
+
+    def press_and_start(thread: threading.Thread) -> None:
+        if not pressed and threading.current_thread() is threading.main_thread():
+            pressed.append(thread.name)
+            _press()
+        start(thread)
+
+    df = sp.from_items([1, 2]).filter("item > 1")
+    monkeypatch.setattr(threading.Thread, "start", press_and_start)
+    with pytest.raises(KeyboardInterrupt):
+        df.count()
+    assert pressed
+    assert df.count() == 1
 
 
 def test_the_bars_go_when_the_session_ends(tmp_path: Path) -> None:
