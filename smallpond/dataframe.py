@@ -453,6 +453,12 @@ class DataFrame:
     def __repr__(self) -> str:
         return f"DataFrame\n{tree(self.plan)}"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the plan, and the first rows once they have been computed."""
+        from smallpond.explain import preview  # noqa: PLC0415
+
+        return preview(self.session.job, self.plan)
+
     # ---- rows out
 
     def count(self) -> int:

@@ -301,6 +301,17 @@ class Job:
             for part in parts:
                 yield from self.read((part,)).to_batches(batch_rows)
 
+    def first(self, plan: Plan, rows: int) -> pa.Table:
+        """The first rows of what has been computed."""
+        tables = []
+        left = rows
+        for part in (p for _, parts in self.compute(plan).partitions for p in parts):
+            tables.append(self.read((part,)).slice(0, left))
+            left -= tables[-1].num_rows
+            if left <= 0:
+                break
+        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+
     def warm(self) -> None:
         """Gets ready for Python functions, while the user still writes the plan."""
         self.executor.warm()
