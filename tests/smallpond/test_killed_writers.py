@@ -202,3 +202,15 @@ def test_unfinished_objects_are_not_seen(sp: smallpond.Session) -> None:
         found = [i.url for p in ("", "/*", "/**") for i in resolve(f"memory://killed/out{p}")]
         assert found == ["memory://killed/out/b.csv"] * 3
     memory.rm("/killed", recursive=True)
+
+
+def test_a_writer_that_is_done_keeps_nothing_open(tmp_path: Path) -> None:
+    def opened() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (a number is enough)
+
+    before = opened()
+    for _ in range(3):
+        with DirectoryWriter(str(tmp_path / "out"), "append") as writer:
+            assert opened() == before + 1
+            writer.commit([])
+    assert opened() == before
