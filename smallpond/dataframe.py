@@ -453,6 +453,12 @@ class DataFrame:
     def __repr__(self) -> str:
         return f"DataFrame\n{tree(self.plan)}"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the plan, and the first rows once they have been computed."""
+        from smallpond.explain import preview  # noqa: PLC0415
+
+        return preview(self.session.job, self.plan)
+
     # ---- rows out
 
     def count(self) -> int:
@@ -527,6 +533,10 @@ class DataFrame:
         row_group_size: int = BATCH_ROWS,
     ) -> None:
         """Writes Parquet files into a folder: all of them, or nothing.
+
+        A program that is killed leaves unfinished files: on a local disk in a hidden folder beside
+        this one, which the next write to it removes; in an object store below ``_unfinished-*``,
+        to be removed by hand once no program writes there.
 
         Args:
             path: of the folder.

@@ -55,6 +55,10 @@ class UserCodeError(TaskError):
     """The user's function raised; the message shows where."""
 
 
+class ChangedInputError(TaskError):
+    """A file is not the one any more that was found when the DataFrame was made."""
+
+
 class DeviceError(TaskError):
     """A task could not read or write; the next attempt may."""
 

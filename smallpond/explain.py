@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -199,6 +200,24 @@ def box(table: pa.Table) -> str:
             rule("└", "┴", "┘"),
         ]
     )
+
+
+def preview(job: Job, plan: Plan, rows: int = 10) -> str:
+    """The plan as HTML, with its first rows if they are there already; nothing is computed."""
+    drawn = f"<pre>{html.escape(tree(plan))}</pre>"
+    if not isinstance(plan, Memory) and not job.is_computed(plan):
+        return f"{drawn}<p>not computed; show() prints the first rows</p>"
+    table = plan.table.slice(0, rows) if isinstance(plan, Memory) else job.first(plan, rows)
+    head = "".join(
+        f"<th>{html.escape(field.name)}<br><small>{html.escape(str(field.type))}</small></th>"
+        for field in table.schema
+    )
+    cells = [[html.escape(_cell(value)) for value in column.to_pylist()] for column in table]
+    body = "".join(
+        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>"
+        for row in zip(*cells, strict=True)
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{drawn}"
 
 
 def _cell(value: object) -> str:

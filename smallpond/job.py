@@ -25,6 +25,7 @@ from smallpond.executors import Executor
 from smallpond.executors.embedded import Embedded, usable_cpus, usable_memory_bytes
 from smallpond.functions import Udf
 from smallpond.handoff import Part, PartWriter, read_part
+from smallpond.interrupts import held_back
 from smallpond.physical import Graph, Machine, cut
 from smallpond.plan import (
     By,
@@ -46,7 +47,7 @@ from smallpond.plan import (
     Write,
     walk,
 )
-from smallpond.report import Recorder, progress_listener
+from smallpond.report import Bars, Recorder, progress_listener
 from smallpond.results import Results
 from smallpond.rows import rows_of
 from smallpond.rules import Spread, bottom_up, distribute, hold_shared, optimise
@@ -69,9 +70,9 @@ class Job:
         self.config = config
         self.recorder = Recorder()
         self.listeners: list[Listener] = [self.recorder]
-        bars = progress_listener(config.progress)
-        if bars is not None:
-            self.listeners.append(bars)
+        self._progress = progress_listener(config.progress)
+        if self._progress is not None:
+            self.listeners.append(self._progress)
         self.plans: deque[Plan] = deque(maxlen=_REMEMBERED_PLANS)
         self._executor: Executor | None = None
         self._scheduler: Scheduler | None = None
@@ -332,6 +333,17 @@ class Job:
             for part in parts:
                 yield from self.read((part,)).to_batches(batch_rows)
 
+    def first(self, plan: Plan, rows: int) -> pa.Table:
+        """The first rows of what has been computed."""
+        tables = []
+        left = rows
+        for part in (p for _, parts in self.compute(plan).partitions for p in parts):
+            tables.append(self.read((part,)).slice(0, left))
+            left -= tables[-1].num_rows
+            if left <= 0:
+                break
+        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+
     def warm(self) -> None:
         """Gets ready for Python functions, while the user still writes the plan."""
         self.executor.warm()
@@ -432,6 +444,12 @@ class Job:
         """Stops the executor and removes what only this session needed."""
         if self._closed:
             return
+        with held_back():
+            self._close(failed=failed)
+
+    def _close(self, *, failed: bool) -> None:
+        if isinstance(self._progress, Bars):
+            self._progress.close()
         if self._executor is not None:
             self._executor.close()
         if self._instances is not None:

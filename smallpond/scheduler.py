@@ -39,6 +39,7 @@ from smallpond.events import (
 )
 from smallpond.executors import Executor, Outcome, Worker
 from smallpond.handoff import split_parts_by_rows
+from smallpond.interrupts import held_back
 from smallpond.leaves import rows_of, size_of
 from smallpond.physical import Graph
 from smallpond.placing import Free, all_of_one, clamped
@@ -118,8 +119,9 @@ class Scheduler:
             error = str(failure).splitlines()[0]
             raise
         finally:
-            run.stop()
-            run.emit(RunFinished(run.idx, time.time(), error))
+            with held_back():
+                run.stop()
+                run.emit(RunFinished(run.idx, time.time(), error))
         return results
 
     def warn(self, message: str) -> None:

@@ -48,7 +48,8 @@ def delta_files(path: str, version: int | None, storage: _Storage) -> Files:
     rows = actions.select(["path", "size_bytes", "num_records"]).to_pylist()
     root = table.table_uri.removeprefix("file://").rstrip("/")
     files = [
-        FileSlice(f"{root}/{row['path']}", row["size_bytes"], row["path"], row["num_records"])
+        # Of no version: what a table has written it never changes.
+        FileSlice(f"{root}/{row['path']}", row["size_bytes"], num_rows=row["num_records"])
         for row in rows
     ]
     partitioned = bool(table.metadata().partition_columns)
@@ -89,8 +90,7 @@ def iceberg_files(path: str, snapshot_id: int | None, storage: _Storage) -> File
         FileSlice(
             task.file.file_path.removeprefix("file://"),
             task.file.file_size_in_bytes,
-            task.file.file_path,
-            task.file.record_count,
+            num_rows=task.file.record_count,
         )
         for task in tasks
     ]

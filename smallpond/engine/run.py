@@ -40,7 +40,7 @@ from smallpond.plan import (
     Write,
     walk,
 )
-from smallpond.storage import configure, register_with_duckdb
+from smallpond.storage import FileInfo, check_unchanged, configure, register_with_duckdb
 from smallpond.task import Attempt, Result, ToDriver, ToParts, ToSplit
 
 if TYPE_CHECKING:
@@ -247,12 +247,21 @@ def run(attempt: Attempt, instance: Instance) -> Result:
         if chance < settings.fault_probability:
             raise InjectedFault(f"{attempt.task.name}: injected fault")
     started = time.thread_time()
+    _check_sources(attempt.task.program)
     with instance.watched() as spilled_bytes, ExitStack() as stack:
         result = _into_sink(Run(attempt, instance, stack))
     metrics = dataclasses.replace(
         result.metrics, cpu_s=time.thread_time() - started, spilled_bytes=spilled_bytes()
     )
     return dataclasses.replace(result, metrics=metrics)
+
+
+def _check_sources(program: Plan) -> None:
+    """Rows of a file that was replaced since would silently join those of the others."""
+    for node in walk(program):
+        if isinstance(node, Files):
+            found = [FileInfo(file.url, file.size_bytes, file.version) for file in node.files]
+            check_unchanged(found, dict(node.storage))
 
 
 def _into_sink(running: Run) -> Result:

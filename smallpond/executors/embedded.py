@@ -19,6 +19,7 @@ from smallpond.errors import NonzeroExitCode
 from smallpond.executors import Outcome, Worker
 from smallpond.executors.process import Process
 from smallpond.executors.threads import Threads
+from smallpond.interrupts import held_back
 from smallpond.plan import Filter, Function, Plan, Project, Sql, walk
 from smallpond.task import Attempt
 
@@ -78,7 +79,8 @@ class Embedded:
 
     def submit(self, attempt: Attempt) -> None:
         run = self._run_in_process if needs_process(attempt.task.program) else self._run_here
-        self._threads.run(functools.partial(self._guarded, run, attempt))
+        with held_back():  # what is known to run must have begun
+            self._threads.run(functools.partial(self._guarded, run, attempt))
 
     def cancel(self, attempt_id: str) -> None:
         with self._lock:

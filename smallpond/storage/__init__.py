@@ -3,6 +3,7 @@
 Names that begin with ``_`` or ``.`` are nobody's data, except folders ``_column=value``.
 """
 
+from smallpond.storage.changes import check_unchanged
 from smallpond.storage.filesystems import (
     configure,
     filesystem_of,
@@ -18,6 +19,7 @@ __all__ = [
     "MODES",
     "DirectoryWriter",
     "FileInfo",
+    "check_unchanged",
     "configure",
     "filesystem_of",
     "is_remote",

@@ -13,7 +13,14 @@ from typing import Any
 from smallpond.errors import PlanError
 
 # Beside what fsspec itself says about a driver that is not there.
-_PACKAGES = {"s3": "openweek[s3]", "s3a": "openweek[s3]", "3fs": "openweek[threefs]"}
+_PACKAGES = {
+    "s3": "openweek[s3]",
+    "s3a": "openweek[s3]",
+    "gs": "openweek[gcs]",
+    "gcs": "openweek[gcs]",
+    "hf": "openweek[hf]",
+    "3fs": "openweek[threefs]",
+}
 _registering = threading.Lock()
 
 

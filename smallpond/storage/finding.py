@@ -144,16 +144,12 @@ class _Local:
         return "folder" if stat.S_ISDIR(mode) else "file"
 
     def itself(self) -> FileInfo:
-        return self._info(self.path, os.stat(self.path))  # noqa: PTH116
+        return local_file(self.path, os.stat(self.path))  # noqa: PTH116
 
     def files(self, root: str, selection: Selection) -> Iterator[FileInfo]:
         if os.path.isdir(root or "/"):  # noqa: PTH112
             for path, status in local_files(root or "/", selection):
-                yield self._info(path, status)
-
-    @staticmethod
-    def _info(path: str, status: os.stat_result) -> FileInfo:
-        return FileInfo(path, status.st_size, str(status.st_mtime_ns))
+                yield local_file(path, status)
 
 
 class _Remote:
@@ -182,5 +178,16 @@ class _Remote:
 
     def _info(self, details: Mapping[str, Any]) -> FileInfo:
         url = address_of(str(details["name"]), self._item, self.path)
-        changed = next((details[name] for name in _STAMPS if details.get(name)), "")
-        return FileInfo(url, int(details.get("size") or 0), str(changed))
+        return remote_file(url, details)
+
+
+def local_file(path: str, status: os.stat_result) -> FileInfo:
+    """A file of this machine."""
+    return FileInfo(path, status.st_size, str(status.st_mtime_ns))
+
+
+def remote_file(url: str, details: Mapping[str, Any]) -> FileInfo:
+    """A file of which a driver says something."""
+    # With the stamp's name, for a driver need not always give the same stamps.
+    stamps = (f"{name} {details[name]}" for name in _STAMPS if details.get(name))
+    return FileInfo(url, int(details.get("size") or 0), next(stamps, ""))

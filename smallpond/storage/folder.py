@@ -11,6 +11,7 @@ from pathlib import Path
 
 from smallpond.errors import OutputExistsError
 from smallpond.storage.filesystems import is_hidden
+from smallpond.storage.stale import claim, left_beside, remove_dead
 
 
 def exists_already(url: str) -> OutputExistsError:
@@ -38,9 +39,12 @@ class Folder:
         self._path = path
         # Those that come with it, and go with it if nothing comes of it.
         self._missing = [p for p in path.parents if not p.exists()]
+        self._claim: int | None = None
 
     def check(self) -> None:
         """Finds out early, before tasks run, what would be found out late.
+
+        What writers have left that were killed on this machine is removed.
 
         Raises:
             OutputExistsError: a file is in the way.
@@ -54,7 +58,16 @@ class Folder:
             if there != self._path:
                 if not os.access(there, os.W_OK | os.X_OK):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
-                return
+                break
+        left = left_beside(self._path)
+        if left:
+            with _one_at_a_time(self._path.parent):
+                for staging in left:
+                    remove_dead(self._path, staging)
+
+    def begin(self, name: str) -> None:
+        """Makes the folder for unfinished files."""
+        self._claim = claim(Path(self.staging(name)))
 
     def data(self) -> list[Path]:
         """What a reader would see."""
@@ -120,6 +133,9 @@ class Folder:
     def clear(self, name: str) -> None:
         """Removes what a writer has left unfinished, and folders that came with it for nothing."""
         shutil.rmtree(self.staging(name), ignore_errors=True)
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
         _remove_empty(self._missing)
 
 

@@ -40,8 +40,10 @@ class Prefix:
         self._filesystem, self._path = filesystem_of(self._url, options)
         protocols = self._filesystem.protocol
         self._has_buckets = not _BUCKETS.isdisjoint({protocols, *protocols})
-        # Drivers of file systems that have a rename say so by a move of their own.
-        self._renames = type(self._filesystem).mv is not AbstractFileSystem.mv
+        # Drivers of file systems that have a rename say so by a move of their own; that of a
+        # bucket's driver copies and removes one object after the other.
+        moves = type(self._filesystem).mv is not AbstractFileSystem.mv
+        self._renames = moves and not self._has_buckets
         self._missing = [] if self._has_buckets else self._missing_folders()
 
     def _missing_folders(self) -> list[str]:
@@ -61,6 +63,9 @@ class Prefix:
                 f"{self._url} cannot be written: there is no bucket {bucket}, or it may not be"
                 " seen with these storage_options"
             )
+
+    def begin(self, name: str) -> None:
+        """Nothing: what is written brings its folders with it."""
 
     def data(self) -> list[str]:
         """What a reader would see."""

@@ -13,11 +13,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from smallpond.errors import OutputError, PlanError, SmallpondError
+from smallpond.interrupts import held_back
 from smallpond.storage.filesystems import is_remote, local_path
 from smallpond.storage.folder import Folder, can_be_replaced, exists_already
 from smallpond.storage.prefix import Prefix
 
 MODES = ("error", "overwrite", "append")
+# What can only be read, though drivers may be able to change it file by file, each time for all.
+_READ_ONLY = {"hf", "http", "https"}
 # The ending that says a file's format, with that of its compression.
 _ENDING = re.compile(r"(\.[A-Za-z]\w*)?\.(gz|zst|bz2|lz4)$|\.\w+$")
 
@@ -31,6 +34,11 @@ class DirectoryWriter:
 
     Of several writers to one folder one commits at a time, and with mode "error" only the first.
 
+    A process that is killed leaves its staging folder, which no reader of ours looks into. Where
+    the folder itself is renamed into place, that is on local disks, the next writer removes it
+    once its lock says that its process has ended. Elsewhere nothing can tell a dead writer from
+    a slow one: there ``_unfinished-*`` is to be removed by hand, as is ``_committing``.
+
     Attributes:
         staging: the folder or prefix for unfinished files.
     """
@@ -41,12 +49,19 @@ class DirectoryWriter:
         """Looks at the folder; writes nothing yet.
 
         Raises:
-            PlanError: the mode is none of `MODES`, or the folder is not to be overwritten.
+            PlanError: the mode is none of `MODES`, the place can only be read, or the folder is
+                not to be overwritten.
             OutputExistsError: the folder holds data, and the mode is "error".
             OutputError: nothing can be written there.
         """
         if mode not in MODES:
             raise PlanError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        protocol = url.partition("://")[0]
+        if is_remote(url) and protocol in _READ_ONLY:
+            raise PlanError(
+                f"{url} cannot be written: {protocol}:// is only read (write to a folder, and "
+                "upload that with the tools of the place)"
+            )
         self._url = url
         self._mode = mode
         self._id = uuid.uuid4().hex
@@ -58,6 +73,12 @@ class DirectoryWriter:
         self.staging = self._place.staging(self._id)
 
     def __enter__(self) -> Self:
+        with _refusals(self._url):
+            try:
+                self._place.begin(self._id)
+            except BaseException:
+                self._place.clear(self._id)
+                raise
         return self
 
     def commit(self, files: Sequence[str], names: Sequence[str] | None = None) -> list[str]:
@@ -86,7 +107,8 @@ class DirectoryWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._place.clear(self._id)
+        with held_back():
+            self._place.clear(self._id)
 
 
 def _place(url: str, mode: str, options: Mapping[str, Any]) -> Folder | Prefix:

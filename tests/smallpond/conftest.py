@@ -31,6 +31,20 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         yield options
 
 
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[dict[str, Any]]:
+    """Storage options of a Google Cloud Storage emulator that has the bucket "data"."""
+    pytest.importorskip("gcsfs", reason="needs gcsfs")
+    pytest.importorskip("gcp_storage_emulator", reason="needs gcp-storage-emulator")
+    from tests.smallpond.gcs_server import gcs_server  # noqa: PLC0415
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Else gcsfs asks what kind of bucket it is by gRPC, which the emulator does not speak.
+        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        with gcs_server() as options:
+            yield options
+
+
 @pytest.fixture(params=["local", "file://", "memory://"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A place for files on each kind of storage."""

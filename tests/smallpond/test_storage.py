@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import tomllib
 import uuid
 from pathlib import Path
 from typing import Any, ClassVar
@@ -205,14 +206,23 @@ def test_says_that_the_files_lie_deeper(above: str) -> None:
         resolve(root, suffixes=[".parquet"])
 
 
-def test_says_which_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "extra"),
+    [("s3", "s3"), ("gs", "gcs"), ("gcs", "gcs"), ("hf", "hf"), ("3fs", "threefs")],
+)
+def test_says_which_package_is_missing(
+    protocol: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = {"class": "no_such_module.FileSystem", "err": "Please install it"}
-    monkeypatch.setitem(known_implementations, "s3", entry)
-    monkeypatch.delitem(_registry, "s3", raising=False)
+    monkeypatch.setitem(known_implementations, protocol, entry)
+    monkeypatch.delitem(_registry, protocol, raising=False)
+    remedy = rf"Please install it \(pip install 'openweek\[{extra}\]'\)"
+    with pytest.raises(PlanError, match=f"{protocol}:// needs another package: {remedy}"):
+        resolve(f"{protocol}://bucket/a")
+    with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
+        assert extra in tomllib.load(file)["project"]["optional-dependencies"]
     monkeypatch.setitem(known_implementations, "lacking", entry)
-    with pytest.raises(PlanError, match=r"Please install it \(pip install 'openweek\[s3\]'\)"):
-        resolve("s3://bucket/a")
-    with pytest.raises(PlanError, match="lacking:// needs another package: Please install it"):
+    with pytest.raises(PlanError, match=r"lacking:// needs another package: Please install it$"):
         resolve("lacking://a/b")
 
 
