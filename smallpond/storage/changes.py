@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -63,6 +62,8 @@ def _check_folder(filesystem: Any, folder: str, files: Sequence[FileInfo]) -> No
 
 
 def _asked(filesystem: Any, files: Sequence[FileInfo]) -> dict[str, FileInfo]:
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 (not for local files)
+
     def ask(file: FileInfo) -> FileInfo | None:
         with suppress(FileNotFoundError):
             return remote_file(file.url, filesystem.info(file.url))
