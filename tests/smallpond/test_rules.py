@@ -129,6 +129,7 @@ ABOVE: dict[str, Callable[[DataFrame], DataFrame]] = {
     "limit": lambda df: df.limit(2).filter("a > 1"),
     "aggregate": lambda df: df.group_by("a").agg("sum(b) AS s").filter("s > 1"),
     "no keys": lambda df: df.agg("sum(b) AS s", "max(a) AS a").filter("a < 1"),
+    "nothing": lambda df: df.agg("count(*) AS n").filter("1 = 0"),
     "computed key": lambda df: df.group_by("a % 2 AS a").agg("sum(b) AS s").filter("a = 1"),
     "some of each": lambda df: df.distinct("b").filter("a > 100"),
     "window": lambda df: df.window(order_by="a", r="row_number()").filter("a > 2"),
@@ -162,6 +163,8 @@ def test_limits_go_below_what_keeps_the_number_of_rows(
     [limit] = [node for node in walk(pushed) if isinstance(node, Limit)]
     assert limit.num_rows == 2
     assert rows_of(sp, pushed).to_pylist() == [{"x": 2}, {"x": 3}]
+    [limit] = [n for n in walk(push_limit(df.limit(2).limit(3).plan)) if isinstance(n, Limit)]
+    assert limit.num_rows == 2
     for stays in (
         df.flat_map("unnest([a, a]) AS x"),
         df.map("DISTINCT b"),
