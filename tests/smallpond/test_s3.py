@@ -320,6 +320,23 @@ def test_a_plan_may_read_the_folder_that_it_writes(
     assert on_s3.read_parquet(prefix).count() == (10 if mode == "overwrite" else 110)
 
 
+def test_a_removal_that_says_nothing_is_looked_at(
+    s3: dict[str, Any], prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many objects at once a store may refuse some, without an error of the driver's."""
+
+    async def refuse(*_: Any, **__: Any) -> list[str]:
+        return []
+
+    _commit(s3, prefix, "error", ["old"])
+    with DirectoryWriter(prefix, "overwrite", storage_options=s3) as writer:
+        files = _stage(s3, writer, ["new"])
+        with monkeypatch.context() as patch:
+            patch.setattr(S3FileSystem, "_bulk_delete", refuse)
+            with pytest.raises(OutputError, match=r"cannot be overwritten: data/.*/part-00000.txt"):
+                writer.commit(files)
+
+
 # ---- what cannot be reached
 
 

@@ -322,6 +322,27 @@ def test_marks_of_folders_are_no_files() -> None:
     assert [info.url for info in found] == ["marked://x/a.csv", "marked://x/y/b.csv"]
 
 
+class _Selfish(_Marked):
+    """A store that lists a folder among what is in it."""
+
+    protocol = "selfish"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> Any:
+        return super()._strip_protocol(path.removeprefix("selfish://"))
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
+        itself = {"name": self._strip_protocol(path), "size": 0, "type": "file"}
+        return [itself, *super().ls(path, detail=detail, **kwargs)]
+
+
+def test_a_folder_that_lists_itself_is_no_file() -> None:
+    fsspec.register_implementation("selfish", _Selfish, clobber=True)
+    _tree("selfish://own.csv", {"a.csv"})
+    assert [info.url for info in resolve("selfish://own.csv/*.csv")] == ["selfish://own.csv/a.csv"]
+    assert [info.url for info in resolve("selfish://own.csv")] == ["selfish://own.csv/a.csv"]
+
+
 def test_information_is_small_and_frozen() -> None:
     info = FileInfo("a", 1, "v")
     assert not hasattr(info, "__dict__")
