@@ -52,6 +52,25 @@ def reachable(address: str) -> str:
     return found
 
 
+def only_on_loopback(place: str) -> bool:
+    """Whether a head can be reached by this machine's own name for itself alone.
+
+    Ray takes such a name for the machine's address in the network, where this head does not listen.
+    """
+    scheme, _, address = place.rpartition("://")
+    host, _, port = address.rpartition(":")
+    if scheme or not (host == "localhost" or host.startswith("127.") or host in ("::1", "[::1]")):
+        return False
+    from ray._private import services  # noqa: PLC0415
+
+    try:
+        own = str(services.get_node_ip_address())  # type: ignore[no-untyped-call]
+        socket.create_connection((own, int(port)), _PATIENCE_S).close()
+    except OSError:
+        return True
+    return False
+
+
 def _unlike_ray(connection: socket.socket) -> str:
     """What a server does that no Ray head does; nothing if it speaks as one."""
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):

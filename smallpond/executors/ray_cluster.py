@@ -20,7 +20,7 @@ from smallpond.config import Config
 from smallpond.errors import PlanError
 from smallpond.executors import Worker
 from smallpond.executors.embedded import usable_cpus, usable_memory_bytes
-from smallpond.executors.ray_address import reachable
+from smallpond.executors.ray_address import only_on_loopback, reachable
 from smallpond.platform import get_platform
 from smallpond.platform import worker as worker_program
 from smallpond.storage import configure, filesystem_of, is_remote, remove_folder
@@ -110,8 +110,10 @@ class RayCluster:
         with _quiet():
             if address:
                 place = reachable(address)
+                _use_token()
                 try:
-                    self.ray.init(address=place, **_SILENT)
+                    with _loopback() if only_on_loopback(place) else contextlib.nullcontext():
+                        self.ray.init(address=place, **_SILENT)
                 except (ConnectionError, RuntimeError, ValueError) as error:
                     raise PlanError(f"ray_address {address}: {first_line(error)}") from error
             elif self._platform.one_machine:
@@ -380,6 +382,13 @@ def first_line(error: BaseException) -> str:
     """What an error says, without what Ray adds on how to look at its logs."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _use_token() -> None:
+    """Shows the user's token to a head, if there is one: a head of `ray start` asks for it then."""
+    from ray._private.authentication import authentication_token_setup  # noqa: PLC0415
+
+    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _credentials() -> dict[str, str]:

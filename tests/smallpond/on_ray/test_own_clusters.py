@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import socket
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +140,58 @@ def test_workers_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ) as session,
     ):
         session.from_items([1]).map("item").count()
+
+
+# ---- clusters that a user has started
+
+_JOINS = """
+import sys, smallpond
+
+if __name__ == "__main__":
+    with smallpond.init(data_root=sys.argv[1], ray_address=sys.argv[2], progress=False) as sp:
+        halves = sp.from_items(list(range(8))).repartition(2, by_rows=True)
+        print(halves.map(lambda row: row).count())
+"""
+
+
+@pytest.mark.parametrize("token", [True, False])
+def test_a_head_for_this_machine_alone(
+    tmp_path: Path,
+    program: Callable[..., subprocess.Popen[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    token: bool,
+) -> None:
+    """Started by hand, with a user's token or without."""
+    _forget_own_cluster(monkeypatch)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray looks for the token
+    command = [sys.executable, "-m", "ray.scripts.scripts"]
+    if token:
+        subprocess.run([*command, "get-auth-token", "--generate"], check=True, capture_output=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    sockets = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # whose paths may not be long
+    head = subprocess.Popen(
+        [*command, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
+         "--num-cpus=2", "--object-store-memory=80000000", "--include-dashboard=false",
+         "--disable-usage-stats", f"--temp-dir={sockets}"],
+        env={**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: _answers(port), "the head has not started")
+        joined = program(_JOINS, tmp_path / "data", f"127.0.0.1:{port}")
+        out, errors = joined.communicate(timeout=60)
+        assert out == "8\n", errors
+    finally:
+        head.terminate()
+        head.wait(30)
+        with suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGKILL)
+        shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    return False
