@@ -70,9 +70,9 @@ class Job:
         self.config = config
         self.recorder = Recorder()
         self.listeners: list[Listener] = [self.recorder]
-        self._progress = progress_listener(config.progress)
-        if self._progress is not None:
-            self.listeners.append(self._progress)
+        bars = progress_listener(config.progress)
+        if bars is not None:
+            self.listeners.append(bars)
         self.plans: deque[Plan] = deque(maxlen=_REMEMBERED_PLANS)
         self._executor: Executor | None = None
         self._scheduler: Scheduler | None = None
@@ -448,8 +448,9 @@ class Job:
             self._close(failed=failed)
 
     def _close(self, *, failed: bool) -> None:
-        if isinstance(self._progress, Bars):
-            self._progress.close()
+        for listener in self.listeners:
+            if isinstance(listener, Bars):
+                listener.close()
         if self._executor is not None:
             self._executor.close()
         if self._instances is not None:

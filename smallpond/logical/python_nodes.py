@@ -33,11 +33,8 @@ class _FunctionNode(Node):
     """Runs ``process_func``, or else `process` of a subclass, or of the task that `spawn` makes."""
 
     process_func: Callable[..., Any] | None
+    process: Callable[..., Any]  # of each kind, with its own parameters
     task_class: ClassVar[type[Task]]
-
-    def process(self, *args: Any, **kwargs: Any) -> Any:
-        """What it does, where there is no ``process_func``."""
-        raise NotImplementedError
 
     def spawn(self, *args: Any, **kwargs: Any) -> Task:
         """The task of one attempt at one partition; a subclass may make another.
@@ -154,10 +151,6 @@ class _ArrowNode(_FunctionNode):
             parquet_compression,
             parquet_compression_level,
         )
-
-    def process(self, runtime_ctx: RuntimeContext, inputs: list[Any]) -> Any:
-        """What it does, where there is no ``process_func``."""
-        raise NotImplementedError
 
     def lower(self, inputs: tuple[Plan, ...], job: RuntimeContext) -> Plan:
         return Function(
