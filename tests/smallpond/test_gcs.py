@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow as pa
 import pytest
 from fsspec.registry import _registry
 
 import smallpond
-from smallpond.errors import MissingInputError, OutputError, OutputExistsError
-from smallpond.storage import DirectoryWriter, resolve
+from smallpond.errors import OutputError, OutputExistsError
+from smallpond.storage import DirectoryWriter
+from tests.smallpond.buckets import (
+    check_that_a_late_failure_is_told,
+    check_that_a_new_version_is_seen,
+    check_that_one_writer_is_first,
+    rows,
+    stage,
+    texts_of,
+)
 
 gcsfs = pytest.importorskip("gcsfs", reason="needs gcsfs")
 
@@ -49,10 +54,6 @@ def prefix() -> str:
     return f"gs://data/{uuid.uuid4().hex}"
 
 
-def _rows(count: int) -> pa.Table:
-    return pa.table({"k": [i % 3 for i in range(count)], "v": list(range(count))})
-
-
 def _objects(gcs: dict[str, Any], prefix: str) -> list[str]:
     fs = fsspec.filesystem("gs", **gcs)
     fs.invalidate_cache()
@@ -60,11 +61,11 @@ def _objects(gcs: dict[str, Any], prefix: str) -> list[str]:
 
 
 def test_there_and_back(on_gcs: smallpond.Session, prefix: str, gcs: dict[str, Any]) -> None:
-    on_gcs.from_arrow(_rows(1000)).repartition(4, by_rows=True).write_parquet(f"{prefix}/out")
+    on_gcs.from_arrow(rows(1000)).repartition(4, by_rows=True).write_parquet(f"{prefix}/out")
     names = [f"{prefix}/out/part-0000{i}.parquet" for i in range(4)]
     assert _objects(gcs, prefix) == names
     back = on_gcs.read_parquet(f"{prefix}/out")
-    assert back.sort("v").to_arrow().equals(_rows(1000))
+    assert back.sort("v").to_arrow().equals(rows(1000))
     assert on_gcs.read_parquet(f"{prefix}/out/part-0000[12].parquet").count() == 500
     # In processes that got the options from the driver, one row range of a file each.
     assert back.map(lambda row: {"w": row["v"] * 2}).agg("sum(w) as s").take_all() == [
@@ -73,7 +74,7 @@ def test_there_and_back(on_gcs: smallpond.Session, prefix: str, gcs: dict[str, A
 
 
 def test_partitions_in_folders(on_gcs: smallpond.Session, prefix: str) -> None:
-    on_gcs.from_arrow(_rows(10)).write_parquet(prefix, partition_by="k")
+    on_gcs.from_arrow(rows(10)).write_parquet(prefix, partition_by="k")
     back = on_gcs.read_parquet(prefix, recursive=True)
     assert back.filter("k = 1").sort("v").take_all() == [{"v": v, "k": 1} for v in (1, 4, 7)]
     assert on_gcs.read_parquet(f"{prefix}/k=[02]/*.parquet").count() == 7
@@ -82,12 +83,12 @@ def test_partitions_in_folders(on_gcs: smallpond.Session, prefix: str) -> None:
 
 @pytest.mark.parametrize("kind", ["csv", "json", "ipc"])
 def test_other_formats(on_gcs: smallpond.Session, prefix: str, kind: str) -> None:
-    getattr(on_gcs.from_arrow(_rows(10)), f"write_{kind}")(prefix)
-    assert getattr(on_gcs, f"read_{kind}")(prefix).sort("v").take_all() == _rows(10).to_pylist()
+    getattr(on_gcs.from_arrow(rows(10)), f"write_{kind}")(prefix)
+    assert getattr(on_gcs, f"read_{kind}")(prefix).sort("v").take_all() == rows(10).to_pylist()
 
 
 def test_modes(on_gcs: smallpond.Session, prefix: str, gcs: dict[str, Any]) -> None:
-    df = on_gcs.from_arrow(_rows(10))
+    df = on_gcs.from_arrow(rows(10))
     df.write_parquet(prefix)
     with pytest.raises(OutputExistsError, match=r"holds data already \(pass mode="):
         df.write_parquet(prefix)
@@ -101,14 +102,7 @@ def test_modes(on_gcs: smallpond.Session, prefix: str, gcs: dict[str, Any]) -> N
 def test_a_failure_leaves_no_object(
     on_gcs: smallpond.Session, prefix: str, gcs: dict[str, Any]
 ) -> None:
-    def fail(row: dict[str, Any]) -> dict[str, Any]:
-        if row["v"] == 900:
-            raise ValueError("no nine hundred")
-        return row
-
-    df = on_gcs.from_arrow(_rows(1000)).repartition(4, by_rows=True).map(fail)
-    with pytest.raises(smallpond.errors.TaskError, match="no nine hundred"):
-        df.write_parquet(prefix)
+    check_that_a_late_failure_is_told(on_gcs, prefix)
     assert _objects(gcs, prefix) == []
 
 
@@ -122,51 +116,11 @@ def test_what_is_not_there(on_gcs: smallpond.Session, prefix: str, gcs: dict[str
 
 
 def test_a_new_version_is_seen(prefix: str, gcs: dict[str, Any]) -> None:
-    other = fsspec.filesystem("gs", skip_instance_cache=True, **gcs)
-    other.pipe_file(f"{prefix}/a.csv", b"1")
-    [before] = resolve(prefix, storage_options=gcs)
-    other.pipe({f"{prefix}/a.csv": b"2", f"{prefix}/b.csv": b"3"})
-    after, _ = resolve(prefix, storage_options=gcs)
-    assert (before.url, before.size_bytes) == (after.url, after.size_bytes)
-    assert before.version != after.version
-
-
-def _stage(gcs: dict[str, Any], writer: DirectoryWriter, texts: list[str]) -> list[str]:
-    files = {f"{writer.staging}/{text}.txt": text.encode() for text in texts}
-    fsspec.filesystem("gs", **gcs).pipe(files)
-    return list(files)
-
-
-def _texts(gcs: dict[str, Any], prefix: str) -> list[str]:
-    """What a reader sees."""
-    fs = fsspec.filesystem("gs", **gcs)
-    try:
-        found = resolve(prefix, recursive=True, storage_options=gcs)
-    except MissingInputError:
-        return []
-    return sorted(fs.cat_file(info.url).decode() for info in found)
+    check_that_a_new_version_is_seen(gcs, prefix)
 
 
 def test_of_writers_at_once_one_is_first(prefix: str, gcs: dict[str, Any]) -> None:
-    barrier = threading.Barrier(4)
-
-    def write(number: int, mode: str) -> int:
-        with DirectoryWriter(prefix, mode, storage_options=gcs) as writer:
-            files = _stage(gcs, writer, [f"{number}-{i}" for i in range(5)])
-            barrier.wait()
-            try:
-                writer.commit(files)
-            except OutputExistsError:
-                return 0
-        return 1
-
-    with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(write, range(4), ["error"] * 4)) == 1
-        [first] = {text[0] for text in _texts(gcs, prefix)}
-        assert _texts(gcs, prefix) == [f"{first}-{i}" for i in range(5)]
-        assert sum(pool.map(write, range(4), ["overwrite"] * 4)) == 4
-        [last] = {text[0] for text in _texts(gcs, prefix)}
-        assert _texts(gcs, prefix) == [f"{last}-{i}" for i in range(5)]
+    check_that_one_writer_is_first(gcs, prefix)
     assert len(_objects(gcs, prefix)) == 5
 
 
@@ -181,5 +135,5 @@ def test_many_objects_are_copied_at_once(
 
     monkeypatch.setattr(type(fs), "mv", refuse)
     with DirectoryWriter(prefix, "error", storage_options=gcs) as writer:
-        writer.commit(_stage(gcs, writer, [str(i) for i in range(50)]))
-    assert _texts(gcs, prefix) == sorted(str(i) for i in range(50))
+        writer.commit(stage(gcs, writer, [str(i) for i in range(50)]))
+    assert texts_of(gcs, prefix) == sorted(str(i) for i in range(50))

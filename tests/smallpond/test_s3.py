@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from typing import Any
 
 import duckdb
 import fsspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from s3fs import S3FileSystem
@@ -22,6 +20,14 @@ from s3fs import S3FileSystem
 import smallpond
 from smallpond.errors import MissingInputError, OutputError, OutputExistsError, PlanError
 from smallpond.storage import DirectoryWriter, register_with_duckdb, resolve
+from tests.smallpond.buckets import (
+    check_that_a_late_failure_is_told,
+    check_that_a_new_version_is_seen,
+    check_that_one_writer_is_first,
+    rows,
+    stage,
+    texts_of,
+)
 
 
 @pytest.fixture
@@ -38,10 +44,6 @@ def prefix() -> str:
     return f"s3://data/{uuid.uuid4().hex}"
 
 
-def _rows(count: int) -> pa.Table:
-    return pa.table({"k": [i % 3 for i in range(count)], "v": list(range(count))})
-
-
 def _files(s3: dict[str, Any], prefix: str) -> list[str]:
     """All objects, as the server says; it keeps folders of what was removed."""
     fs = fsspec.filesystem("s3", **s3)
@@ -51,10 +53,10 @@ def _files(s3: dict[str, Any], prefix: str) -> list[str]:
 
 
 def test_there_and_back(on_s3: smallpond.Session, prefix: str) -> None:
-    df = on_s3.from_arrow(_rows(1000)).repartition(4, by_rows=True)
+    df = on_s3.from_arrow(rows(1000)).repartition(4, by_rows=True)
     df.write_parquet(f"{prefix}/out")
     back = on_s3.read_parquet(f"{prefix}/out")
-    assert back.sort("v").to_arrow().equals(_rows(1000))
+    assert back.sort("v").to_arrow().equals(rows(1000))
     assert back.filter("v >= 990").select("v").sort("v").take_all() == [
         {"v": v} for v in range(990, 1000)
     ]
@@ -67,14 +69,14 @@ def test_there_and_back(on_s3: smallpond.Session, prefix: str) -> None:
 
 @pytest.mark.parametrize("kind", ["csv", "json", "ipc"])
 def test_other_formats(on_s3: smallpond.Session, prefix: str, kind: str) -> None:
-    df = on_s3.from_arrow(_rows(10))
+    df = on_s3.from_arrow(rows(10))
     getattr(df, f"write_{kind}")(f"{prefix}/out")
     back = getattr(on_s3, f"read_{kind}")(f"{prefix}/out")
-    assert back.sort("v").take_all() == _rows(10).to_pylist()
+    assert back.sort("v").take_all() == rows(10).to_pylist()
 
 
 def test_modes(on_s3: smallpond.Session, prefix: str) -> None:
-    df = on_s3.from_arrow(_rows(10))
+    df = on_s3.from_arrow(rows(10))
     df.write_parquet(prefix)
     with pytest.raises(OutputExistsError):
         df.write_parquet(prefix)
@@ -89,18 +91,11 @@ def test_modes(on_s3: smallpond.Session, prefix: str) -> None:
 def test_a_failure_leaves_no_object(
     on_s3: smallpond.Session, prefix: str, s3: dict[str, Any]
 ) -> None:
-    def fail(row: dict[str, Any]) -> dict[str, Any]:
-        if row["v"] == 900:
-            raise ValueError("no nine hundred")
-        return row
-
-    df = on_s3.from_arrow(_rows(1000)).repartition(4, by_rows=True).map(fail)
-    with pytest.raises(smallpond.errors.TaskError, match="no nine hundred"):
-        df.write_parquet(prefix)
+    check_that_a_late_failure_is_told(on_s3, prefix)
     assert _files(s3, prefix) == []
     with pytest.raises(MissingInputError):
         on_s3.read_parquet(prefix)
-    on_s3.from_arrow(_rows(3)).write_parquet(prefix)
+    on_s3.from_arrow(rows(3)).write_parquet(prefix)
     assert on_s3.read_parquet(prefix).count() == 3
 
 
@@ -130,7 +125,7 @@ def test_hand_off_files_may_lie_there(s3: dict[str, Any], prefix: str) -> None:
     with smallpond.init(
         data_root=f"{prefix}/root", cpus=2, progress=False, storage_options=s3
     ) as sp:
-        df = sp.from_arrow(_rows(1000)).repartition(3, hash_by="k").map(lambda row: row)
+        df = sp.from_arrow(rows(1000)).repartition(3, hash_by="k").map(lambda row: row)
         assert df.group_by("k", npartitions=2).agg("count(*) as n").sort("k").take_all() == [
             {"k": 0, "n": 334},
             {"k": 1, "n": 333},
@@ -150,7 +145,7 @@ def test_duckdb_reads_what_it_needs(s3: dict[str, Any], prefix: str) -> None:
     fs = fsspec.filesystem("s3", **s3)
     for i in range(3):
         with fs.open(f"{prefix}/h={i}/a.parquet", "wb") as file:
-            pq.write_table(_rows(1000), file, row_group_size=100)
+            pq.write_table(rows(1000), file, row_group_size=100)
     [*files] = resolve(f"{prefix}/**/*.parquet", storage_options=s3)
     assert [info.url for info in files] == [f"{prefix}/h={i}/a.parquet" for i in range(3)]
     names = str([info.url for info in files])
@@ -189,13 +184,7 @@ def test_listings(s3: dict[str, Any], prefix: str) -> None:
 
 
 def test_what_another_process_does_is_seen(s3: dict[str, Any], prefix: str) -> None:
-    other = fsspec.filesystem("s3", skip_instance_cache=True, **s3)
-    other.pipe_file(f"{prefix}/a.csv", b"1")
-    [before] = resolve(prefix, storage_options=s3)
-    other.pipe({f"{prefix}/a.csv": b"2", f"{prefix}/b.csv": b"3"})
-    after, _ = resolve(prefix, storage_options=s3)
-    assert (before.url, before.size_bytes) == (after.url, after.size_bytes)
-    assert before.version != after.version
+    check_that_a_new_version_is_seen(s3, prefix)
 
 
 def test_a_fork_reaches_the_server(s3: dict[str, Any], prefix: str) -> None:
@@ -216,23 +205,7 @@ def test_a_fork_reaches_the_server(s3: dict[str, Any], prefix: str) -> None:
 
 def _commit(s3: dict[str, Any], prefix: str, mode: str, texts: list[str]) -> list[str]:
     with DirectoryWriter(prefix, mode, storage_options=s3) as writer:
-        return writer.commit(_stage(s3, writer, texts))
-
-
-def _stage(s3: dict[str, Any], writer: DirectoryWriter, texts: list[str]) -> list[str]:
-    files = {f"{writer.staging}/{text}.txt": text.encode() for text in texts}
-    fsspec.filesystem("s3", **s3).pipe(files)
-    return list(files)
-
-
-def _texts(s3: dict[str, Any], prefix: str) -> list[str]:
-    """What a reader sees."""
-    fs = fsspec.filesystem("s3", **s3)
-    try:
-        found = resolve(prefix, recursive=True, storage_options=s3)
-    except MissingInputError:
-        return []
-    return sorted(fs.cat_file(info.url).decode() for info in found)
+        return writer.commit(stage(s3, writer, texts))
 
 
 @pytest.mark.parametrize("mode", ["error", "overwrite"])
@@ -258,7 +231,7 @@ def test_wherever_a_commit_fails_everything_is_as_it_was(
             return await call(self, method, *args, **kw)
 
         with DirectoryWriter(place, mode, storage_options=s3) as writer:
-            files = _stage(s3, writer, ["new", "newer"])
+            files = stage(s3, writer, ["new", "newer"])
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(S3FileSystem, "_call_s3", failing)
                 try:
@@ -268,7 +241,7 @@ def test_wherever_a_commit_fails_everything_is_as_it_was(
                     expected = before
                 else:
                     expected = after
-        assert _texts(s3, place) == expected
+        assert texts_of(s3, place) == expected
         assert not [name for name in _files(s3, place) if "/_" in name]
         if count < number:
             break
@@ -277,25 +250,7 @@ def test_wherever_a_commit_fails_everything_is_as_it_was(
 
 
 def test_of_writers_at_once_one_is_first(s3: dict[str, Any], prefix: str) -> None:
-    barrier = threading.Barrier(4)
-
-    def write(number: int, mode: str) -> int:
-        with DirectoryWriter(prefix, mode, storage_options=s3) as writer:
-            files = _stage(s3, writer, [f"{number}-{i}" for i in range(5)])
-            barrier.wait()
-            try:
-                writer.commit(files)
-            except OutputExistsError:
-                return 0
-        return 1
-
-    with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(write, range(4), ["error"] * 4)) == 1
-        [first] = {text[0] for text in _texts(s3, prefix)}
-        assert _texts(s3, prefix) == [f"{first}-{i}" for i in range(5)]
-        assert sum(pool.map(write, range(4), ["overwrite"] * 4)) == 4
-        [last] = {text[0] for text in _texts(s3, prefix)}
-        assert _texts(s3, prefix) == [f"{last}-{i}" for i in range(5)]
+    check_that_one_writer_is_first(s3, prefix)
     assert len(_files(s3, prefix)) == 5
 
 
@@ -303,19 +258,19 @@ def test_names_that_look_like_patterns(s3: dict[str, Any], prefix: str) -> None:
     fs = fsspec.filesystem("s3", **s3)
     fs.pipe({f"{prefix}/*.txt": b"star", f"{prefix}x/keep.txt": b"keep"})
     _commit(s3, prefix, "overwrite", ["new"])
-    assert _texts(s3, prefix) == ["new"]
+    assert texts_of(s3, prefix) == ["new"]
     fs.pipe_file(f"{prefix}/a[1]/*", b"star")
     _commit(s3, f"{prefix}/a[1]", "overwrite", ["newer"])
-    assert _texts(s3, f"{prefix}/a[1]") == ["newer"]
+    assert texts_of(s3, f"{prefix}/a[1]") == ["newer"]
     assert len(_files(s3, prefix)) == 2
-    assert _texts(s3, f"{prefix}x") == ["keep"]
+    assert texts_of(s3, f"{prefix}x") == ["keep"]
 
 
 @pytest.mark.parametrize("mode", ["overwrite", "append"])
 def test_a_plan_may_read_the_folder_that_it_writes(
     on_s3: smallpond.Session, prefix: str, mode: str
 ) -> None:
-    on_s3.from_arrow(_rows(100)).write_parquet(prefix)
+    on_s3.from_arrow(rows(100)).write_parquet(prefix)
     on_s3.read_parquet(prefix).filter("v < 10").write_parquet(prefix, mode=mode)
     assert on_s3.read_parquet(prefix).count() == (10 if mode == "overwrite" else 110)
 
@@ -330,7 +285,7 @@ def test_a_removal_that_says_nothing_is_looked_at(
 
     _commit(s3, prefix, "error", ["old"])
     with DirectoryWriter(prefix, "overwrite", storage_options=s3) as writer:
-        files = _stage(s3, writer, ["new"])
+        files = stage(s3, writer, ["new"])
         with monkeypatch.context() as patch:
             patch.setattr(S3FileSystem, "_bulk_delete", refuse)
             with pytest.raises(OutputError, match=r"cannot be overwritten: data/.*/part-00000.txt"):
