@@ -10,7 +10,6 @@ Example:
 
 from __future__ import annotations
 
-import logging
 import os
 import weakref
 from collections.abc import Mapping
@@ -21,8 +20,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smallpond.dataframe import DataFrame as DataFrame
     from smallpond.session import Session as Session
-
-logging.getLogger("smallpond").addHandler(logging.NullHandler())
 
 # Loaded when first asked for: importing this package needs neither DuckDB nor Arrow.
 _LAZY = {

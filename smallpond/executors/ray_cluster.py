@@ -94,6 +94,7 @@ class RayCluster:
         if self._connected:
             self._connected = False
             self.ray.shutdown()
+            _let_nodes_print(True)
 
     # ---- finding or starting
 
@@ -122,6 +123,7 @@ class RayCluster:
             else:
                 self._start_here()
         self._connected = True
+        _let_nodes_print(False)
 
     def _start_here(self) -> None:
         """A head of our own; with workers besides it runs no tasks itself."""
@@ -300,10 +302,13 @@ class _Nodes:
     def _listen(self) -> None:
         try:
             found = [node for node in self._ray.nodes() if _is_useful(node)]
+            gone = {_worker(node).name for node in self._found} - {_worker(n).name for n in found}
         except Exception:  # noqa: BLE001 (Ray was shut down, or its head is gone: the same to us)
-            found = []
+            found, gone = [], set()
         if not self._closed:
             self._found = found
+            for name in sorted(gone):
+                _log.warning("Ray's node %s is gone", name)
 
 
 _SILENT = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
@@ -343,6 +348,13 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def _let_nodes_print(allowed: bool) -> None:
+    """Whether pages on nodes that died go to the program's output, even with log_to_driver off."""
+    from ray._private import worker  # noqa: PLC0415
+
+    worker._worker_logs_enabled = allowed  # noqa: SLF001
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -92,6 +93,36 @@ def test_workers_of_the_platform(
     first, pids = output.splitlines()
     assert first == "8 2 []"
     wait_until(lambda: all(map(_is_gone, map(int, pids.split()))), "nothing is left")
+
+
+_LOSES_A_NODE = """
+import os, signal, sys, time, smallpond
+from smallpond.platform.base import _started
+
+if __name__ == "__main__":
+    sp = smallpond.init(data_root=sys.argv[1], progress=False, num_executors=2, cpus=2)
+    items = sp.from_items(list(range(8)))
+    print(items.repartition(4, by_rows=True).map("item + 1").count(), flush=True)
+    os.killpg(int(next(iter(_started))), signal.SIGKILL)
+    while len(sp.job.executor.workers()) > 1:
+        time.sleep(0.1)
+    time.sleep(2)  # what Ray has to say comes by then
+    print(items.repartition(4, by_rows=True).map("item + 2").count())
+"""
+
+
+@pytest.mark.slow
+def test_what_is_said_of_a_lost_node(
+    tmp_path: Path, program: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, and not among what the program prints."""
+    _forget_own_cluster(monkeypatch)
+    monkeypatch.setenv("RAY_health_check_period_ms", "300")  # Ray takes 15 s to notice otherwise
+    job = program(_LOSES_A_NODE, tmp_path / "root")
+    output, errors = job.communicate(timeout=240)
+    assert job.returncode == 0, errors
+    assert output == "8\n8\n"
+    assert re.fullmatch(r"Ray's node 127\.0\.0\.1 \w+ is gone\n", errors), errors
 
 
 _ELSEWHERE = """
