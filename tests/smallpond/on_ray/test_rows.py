@@ -21,8 +21,10 @@ import smallpond.executors.ray_cluster
 from smallpond.errors import PlanError, TaskError
 from smallpond.events import State
 from smallpond.execution.manager import JobManager
+from smallpond.execution.task import ArrowComputeTask, RuntimeContext
 from smallpond.logical.dataset import ArrowTableDataSet
 from smallpond.logical.node import (
+    ArrowComputeNode,
     Context,
     DataSourceNode,
     HashPartitionNode,
@@ -157,8 +159,10 @@ def test_nodes(tmp_path: Path, cluster: Any) -> None:
         ctx, (hashed,), "SELECT k, sum(v)::BIGINT AS s FROM {0} GROUP BY k", output_name="sums"
     )
     counted = PythonScriptNode(ctx, (hashed,), process_func=_count_into_a_file, output_name="files")
+    scaled = _Scaled(ctx, (hashed,), output_name="scaled")
+    scaled.factor = 10
     plan = JobManager(str(tmp_path)).run(
-        LogicalPlan(ctx, RootNode(ctx, (summed, counted))),
+        LogicalPlan(ctx, RootNode(ctx, (summed, counted, scaled))),
         executor="ray",
         ray_address=cluster.address,
     )
@@ -166,6 +170,28 @@ def test_nodes(tmp_path: Path, cluster: Any) -> None:
     assert sums == [{"k": k, "s": sum(range(k, 100, 7))} for k in range(7)]
     files = plan.named_outputs["files"].resolved_paths
     assert sum(int(Path(file).read_text()) for file in files) == 100
+    assert sum(plan.named_outputs["scaled"].to_arrow_table()["n"].to_pylist()) == 1000
+
+
+class _ScaledTask(ArrowComputeTask):
+    """Made on the node that runs it, from what its node in the plan knows."""
+
+    factor = 1
+
+    def process(self, runtime_ctx: RuntimeContext, input_tables: list[pa.Table]) -> pa.Table:
+        assert runtime_ctx.task is self
+        return pa.table({"n": [self.factor * input_tables[0].num_rows]})
+
+
+class _Scaled(ArrowComputeNode):
+    """Makes its tasks itself, as programs written for the original do."""
+
+    factor = 1
+
+    def spawn(self, *args: Any, **kwargs: Any) -> _ScaledTask:
+        task = _ScaledTask(*args, **kwargs)
+        task.factor = self.factor
+        return task
 
 
 def _count_into_a_file(runtime_ctx: Any, inputs: list[Any], output: str) -> bool:
