@@ -13,6 +13,7 @@ from smallpond.errors import PlanError
 from smallpond.explain import tree
 from smallpond.functions import FunctionRef
 from smallpond.keywords import Keywords
+from smallpond.names import column_of, folded, twice
 from smallpond.plan import (
     BATCH_ROWS,
     PARTITION_COLUMN,
@@ -296,10 +297,10 @@ class DataFrame:
 
     def with_column(self, name: str, expression: str) -> DataFrame:
         """A further column, or another in the place of one of that name."""
-        item = f"{expression} AS {quote(name)}"
-        if name in self.columns:
-            return self._projected("with_column", f"* REPLACE ({item})")
-        return self._projected("with_column", f"*, {item}")
+        there = column_of(name, self.columns)
+        if there is None:
+            return self._projected("with_column", f"*, {expression} AS {quote(name)}")
+        return self._projected("with_column", f"* REPLACE ({expression} AS {quote(there)})")
 
     def drop(self, *columns: str) -> DataFrame:
         """All columns but these."""
@@ -309,13 +310,15 @@ class DataFrame:
     def rename(self, columns: Mapping[str, str]) -> DataFrame:
         """Columns under other names, ``{old: new}``."""
         self._known("rename", columns)
+        new = {folded(old): name for old, name in columns.items()}
+        _all_differ("rename", [new.get(folded(name), name) for name in self.columns])
         items = ", ".join(f"{quote(old)} AS {quote(new)}" for old, new in columns.items())
         return self._projected("rename", f"* RENAME ({items})")
 
     def _known(self, operation: str, names: Sequence[str] | Mapping[str, str]) -> None:
         if not names:
             raise PlanError(f"{operation}: at least one column expected")
-        unknown = [name for name in names if name not in self.columns]
+        unknown = [name for name in names if column_of(name, self.columns) is None]
         if unknown:
             raise PlanError(f"{operation}: no column {unknown[0]!r}; there are {self.columns}")
 
@@ -623,6 +626,7 @@ class GroupBy:
             _parsed("agg", f"{expression} AS {quote(name)}", "select")
         if not items and not self._keys:
             raise PlanError("agg: at least one aggregate expected")
+        _all_differ("agg", [name for name, _ in (*self._keys, *items)])
         node = Aggregate(self._frame.plan, self._keys, tuple(items), self._npartitions)
         return DataFrame(self._frame.session, node, self._frame.need_recompute)
 
@@ -676,6 +680,14 @@ def _item(operation: str, text: str) -> tuple[str, str]:
         return split_alias(text)
     except PlanError as error:
         raise PlanError(f"{operation}: {error}\nin {operation}: {text}") from error
+
+
+def _all_differ(operation: str, names: Sequence[str]) -> None:
+    name = twice(names)
+    if name is not None:
+        raise PlanError(
+            f"{operation}: two columns would be called {name!r} (capitals make no difference)"
+        )
 
 
 def _names(value: str | Sequence[str] | None, *, quoted: bool = False) -> list[str]:

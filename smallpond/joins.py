@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from smallpond.errors import PlanError
+from smallpond.names import column_of, folded
 from smallpond.plan import How, Join
 from smallpond.sql import quote
 
@@ -41,15 +42,8 @@ def joined(
         )
     left_keys, right_keys = _keys(on, left_on, right_on, kind)
     left_schema, right_schema = left.schema, right.schema
-    for side, keys, schema in (
-        ("left", left_keys, left_schema),
-        ("right", right_keys, right_schema),
-    ):
-        for key in keys:
-            if key not in schema.names:
-                raise PlanError(
-                    f"join: the {side} side has no column {key!r}; it has {schema.names}"
-                )
+    left_keys = _found("left", left_keys, left_schema.names)
+    right_keys = _found("right", right_keys, right_schema.names)
     for a, b in zip(left_keys, right_keys, strict=True):
         families = _family(left_schema.field(a).type), _family(right_schema.field(b).type)
         if families[0] != families[1]:
@@ -107,6 +101,17 @@ def _keys(
     return keys
 
 
+def _found(side: str, keys: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    """The keys as the side spells them."""
+    found = []
+    for key in keys:
+        column = column_of(key, columns)
+        if column is None:
+            raise PlanError(f"join: the {side} side has no column {key!r}; it has {columns}")
+        found.append(column)
+    return tuple(found)
+
+
 def _family(kind: pa.DataType) -> str:
     """What compares with each other in SQL without a cast that may fail."""
     types = pa.types
@@ -134,24 +139,24 @@ def _select(
     """Left columns, then right ones; keys of one name appear once, with the value there is."""
     if kind in (How.SEMI, How.ANTI):
         return "l.*"
-    same = {a for a, b in zip(left_keys, right_keys, strict=True) if a == b}
+    same = {folded(a) for a, b in zip(left_keys, right_keys, strict=True) if folded(a) == folded(b)}
     items = []
     for name in left.names:
         column = f"l.{quote(name)}"
-        if name in same and kind is How.RIGHT:
+        if folded(name) in same and kind is How.RIGHT:
             column = f"r.{quote(name)} AS {quote(name)}"
-        elif name in same and kind is How.FULL:
+        elif folded(name) in same and kind is How.FULL:
             column = f"coalesce(l.{quote(name)}, r.{quote(name)}) AS {quote(name)}"
         items.append(column)
-    taken = set(left.names)
+    taken = set(map(folded, left.names))
     for name in right.names:
-        if name in same:
+        if folded(name) in same:
             continue
         new = name
-        while new in taken:
+        while folded(new) in taken:
             new += suffix
             if not suffix:
                 raise PlanError(f"join: both sides have a column {name!r}, and suffix is empty")
-        taken.add(new)
+        taken.add(folded(new))
         items.append(f"r.{quote(name)} AS {quote(new)}")
     return ", ".join(items)

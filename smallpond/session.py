@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -150,6 +151,9 @@ class Session:
         """Rows from an Arrow table."""
         if not isinstance(table, pa.Table):
             raise PlanError(f"from_arrow: a pyarrow.Table expected, got {type(table).__name__}")
+        for name, number in Counter(table.column_names).items():
+            if number > 1:
+                raise PlanError(f"from_arrow: {number} columns are called {name!r}, rename them")
         return self._frame(sources.table(table, named=self.config.named))
 
     def partial_sql(self, query: str, *inputs: DataFrame, **kwargs: Any) -> DataFrame:
