@@ -141,10 +141,18 @@ class Session:
 
     def from_pandas(self, df: pd.DataFrame) -> DataFrame:
         """Rows from a pandas DataFrame, without its index."""
-        return self.from_arrow(pa.Table.from_pandas(df, preserve_index=False))
+        if not hasattr(df, "columns"):
+            raise PlanError(f"from_pandas: a DataFrame expected, got {type(df).__name__}")
+        try:
+            table = pa.Table.from_pandas(df, preserve_index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+            raise PlanError(f"from_pandas: {'; '.join(map(str, error.args))}") from error
+        return self.from_arrow(table)
 
     def from_polars(self, df: pl.DataFrame) -> DataFrame:
         """Rows from a Polars DataFrame."""
+        if not hasattr(df, "columns"):
+            raise PlanError(f"from_polars: a DataFrame expected, got {type(df).__name__}")
         return self.from_arrow(df.to_arrow())
 
     def from_arrow(self, table: pa.Table) -> DataFrame:

@@ -369,6 +369,7 @@ def _single_call(expression: str) -> Any:
 def split_alias(expression: str) -> tuple[str, str]:
     """(name, expression) of ``expression AS name``; without a name, the text is the name."""
     refers(expression)  # says where it does not parse
+    expression = expression.strip().removesuffix(",")  # one more is allowed in a list
     selected = parse(f"SELECT {expression}\nFROM t")[0]["node"]["select_list"]
     if len(selected) != 1:
         raise PlanError(f"one expression expected, got {len(selected)}: {expression!r}")
@@ -403,6 +404,8 @@ def sort_keys(operation: str, text: str) -> list[tuple[str, bool, bool]]:
         match = _ORDER.match(item)
         assert match is not None  # noqa: S101 (it matches any text)
         key = match["key"].strip()
+        if not key:
+            raise PlanError(f"{operation}: a key is missing in {text!r}")
         try:
             refers(f"({key})")
         except PlanError as error:

@@ -148,13 +148,32 @@ class Query:
         self.steps.append(Step(name, text, operation, written, once))
         return name
 
-    def _register(self, source: Any) -> str:
+    def _register(self, source: Any, operation: str = "read") -> str:
+        import duckdb  # noqa: PLC0415
+
         name = f"t{next(_names)}"
         if not len(source.schema):
             self._nothing.add(name)
             source = pa.table({NO_COLUMNS: pa.array([], pa.bool_())})  # DuckDB wants one
-        self.con.register(name, source)
+        try:
+            self.con.register(name, source)
+        except duckdb.NotImplementedException as error:
+            raise TaskError(
+                f"{operation}: DuckDB has no type for what Arrow calls "
+                f"{self._without_type(source.schema)} (cast it first)"
+            ) from error
         return name
+
+    def _without_type(self, schema: pa.Schema) -> str:
+        import duckdb  # noqa: PLC0415
+
+        unknown = []
+        for column in schema:
+            try:
+                self.con.register("tried", pa.schema([column]).empty_table())
+            except duckdb.NotImplementedException:
+                unknown.append(f"{column.type} (column {column.name!r})")
+        return ", ".join(unknown)
 
     def _those_with_columns(self, sources: Sequence[Plan]) -> list[str]:
         names = [self.relation(source) for source in sources]
@@ -171,7 +190,7 @@ class Query:
             case Files():
                 return self._step(scan(plan), "read", "")
             case Memory():
-                return self._register(plan.table)
+                return self._register(plan.table, "from_arrow")
             case Parts():
                 table = table_of(plan)
                 name, select = self._register(table), restored(table.schema)
@@ -179,7 +198,7 @@ class Query:
                     return name
                 return self._step(f"SELECT {select} FROM {name}", "read")
             case Function():
-                name = self._register(self.stream(plan))
+                name = self._register(self.stream(plan), plan.label)
                 if name in self._nothing:
                     return name
                 return self._step(f"FROM {name}", plan.label, once=True)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -340,6 +342,27 @@ def test_files_of_mixed_schemas(sp: smallpond.Session, tmp_path: Path) -> None:
     assert both == [{"a": 1, "b": None}, {"a": None, "b": "x"}]
     pq.write_table(pa.table({"a": ["x"]}), tmp_path / "2.parquet")
     told(sp.read_parquet(str(tmp_path)).to_arrow, "^read", "2.parquet", 'column "a"', "VARCHAR")
+
+
+def test_tables_that_are_none(sp: smallpond.Session) -> None:
+    told(lambda: sp.from_arrow({"a": [1]}), "from_arrow: a pyarrow.Table expected, got dict")  # type: ignore[arg-type]
+    told(lambda: sp.from_pandas([1]), "from_pandas: a DataFrame expected, got list")  # type: ignore[arg-type]
+    told(lambda: sp.from_polars([1]), "from_polars: a DataFrame expected, got list")  # type: ignore[arg-type]
+    mixed = pd.DataFrame({"a": [1, "x"]})
+    told(lambda: sp.from_pandas(mixed), "^from_pandas: .*Conversion failed for column a")
+
+
+def test_types_that_duckdb_has_not(sp: smallpond.Session) -> None:
+    table = pa.table({"n": [1], "h": pa.array(np.ones(1, np.float16))})
+    df = sp.from_arrow(table)
+    told(
+        lambda: df.map("n").count(),
+        "from_arrow: .* halffloat .column 'h'. .cast it first",
+        kind=TaskError,
+    )
+    made = sp.from_items([1]).map_batches(lambda _: table)
+    told(lambda: made.map("n").count(), "map_batches: .* halffloat .column 'h'.", kind=TaskError)
+    assert made.to_arrow() == table
 
 
 def test_what_fails_leaves_no_folder(df: DataFrame, tmp_path: Path) -> None:

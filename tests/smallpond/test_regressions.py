@@ -281,3 +281,12 @@ def test_aggregates_in_two_steps_are_those_in_one(sp: smallpond.Session) -> None
     assert_same(df.group_by("n % 3 AS k").agg(*items).to_arrow(), expected)
     everything = query(f"SELECT {', '.join(items)} FROM t", t=source)
     assert_same(df.agg(*items).to_arrow(), everything)
+
+
+def test_a_comma_at_the_end_of_a_list(sp: smallpond.Session) -> None:
+    df = sp.from_arrow(TWENTY)
+    assert df.agg("sum(a) as s, ").take_all() == [{"s": 190}]
+    assert df.group_by("k, ").agg("max(a) as m, ").take_all() == [{"k": 1, "m": 19}]
+    assert df.select("a, ").limit(1).take_all() == [{"a": 0}]
+    with pytest.raises(PlanError, match="sort: a key is missing in 'a desc, '"):
+        df.sort("k", "a desc, ")
