@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ class FunctionRef:
         """
         import cloudpickle  # noqa: PLC0415 (import smallpond stays light)
 
+        if "__mp_main__" in sys.modules:  # a child's name for the program that is its main module
+            cloudpickle.register_pickle_by_value(sys.modules["__mp_main__"])
         try:
             payload = cloudpickle.dumps(function)
         except Exception as error:

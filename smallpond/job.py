@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import shutil
 import tempfile
 import threading
@@ -83,17 +84,31 @@ class Job:
         self._instances: Instances | None = None
         self._remote_temp: str | None = None
         self._closed = False
+        self._pid = os.getpid()
 
     # ---- what there is, made when first needed
 
     @property
     def executor(self) -> Executor:
         """Where tasks run."""
-        if self._closed:
-            raise PlanError("this session was shut down; call smallpond.init() for another")
+        self._check_usable()
         if self._executor is None:
             self._executor = self._make_executor()
         return self._executor
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise PlanError("this session was shut down; call smallpond.init() for another")
+        if self._is_fork:
+            raise PlanError(
+                "this session is that of the process of which this one is a fork; call "
+                "smallpond.init() for one of its own"
+            )
+
+    @property
+    def _is_fork(self) -> bool:
+        """Whether this is a copy of a job, without the threads that work for it."""
+        return os.getpid() != self._pid
 
     def _make_executor(self) -> Executor:
         config = self.config
@@ -316,6 +331,7 @@ class Job:
     @contextlib.contextmanager
     def _translator(self, udfs: tuple[Udf, ...] = ()) -> Iterator[Any]:
         """A DuckDB connection that turns its own Arrow types into common ones."""
+        self._check_usable()
         if self._instances is None:
             self._instances = Instances(self._temp_root, time_zone())
         with self._instances.borrow(usable_cpus(), usable_memory_bytes()) as instance:
@@ -442,7 +458,7 @@ class Job:
 
     def close(self, *, failed: bool = False) -> None:
         """Stops the executor and removes what only this session needed."""
-        if self._closed:
+        if self._closed or self._is_fork:
             return
         with held_back():
             self._close(failed=failed)
