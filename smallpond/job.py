@@ -80,7 +80,8 @@ class Job:
         self._computed: dict[str, Computed] = {}
         self._implied: set[str] = set()  # of those, what nobody has asked for
         self._cached: set[str] = set()
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # held while something is computed
+        self._making = threading.RLock()
         self._instances: Instances | None = None
         self._remote_temp: str | None = None
         self._closed = False
@@ -92,9 +93,10 @@ class Job:
     def executor(self) -> Executor:
         """Where tasks run."""
         self._check_usable()
-        if self._executor is None:
-            self._executor = self._make_executor()
-        return self._executor
+        with self._making:
+            if self._executor is None:
+                self._executor = self._make_executor()
+            return self._executor
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -134,23 +136,27 @@ class Job:
     @property
     def scheduler(self) -> Scheduler:
         """The loop that runs graphs."""
-        if self._scheduler is None:
-            config = self.config
-            output = f"{config.job_root}/output"
-            settings = Settings(
-                output, self._temp_root, time_zone(), config.storage, config.fault_probability
-            )
-            configure(output, dict(config.storage))
-            resumed = config.named and "://" not in output and Path(output).is_dir()
-            self._scheduler = Scheduler(
-                self.executor,
-                settings,
-                Results(output, resumed=resumed),
-                self.listeners,
-                speculate=config.speculate,
-                max_failures=config.max_failures,
-            )
-        return self._scheduler
+        with self._making:
+            if self._scheduler is None:
+                self._scheduler = self._make_scheduler()
+            return self._scheduler
+
+    def _make_scheduler(self) -> Scheduler:
+        config = self.config
+        output = f"{config.job_root}/output"
+        settings = Settings(
+            output, self._temp_root, time_zone(), config.storage, config.fault_probability
+        )
+        configure(output, dict(config.storage))
+        resumed = config.named and "://" not in output and Path(output).is_dir()
+        return Scheduler(
+            self.executor,
+            settings,
+            Results(output, resumed=resumed),
+            self.listeners,
+            speculate=config.speculate,
+            max_failures=config.max_failures,
+        )
 
     def machine(self) -> Machine:
         """What the planner may count on."""
@@ -332,8 +338,9 @@ class Job:
     def _translator(self, udfs: tuple[Udf, ...] = ()) -> Iterator[Any]:
         """A DuckDB connection that turns its own Arrow types into common ones."""
         self._check_usable()
-        if self._instances is None:
-            self._instances = Instances(self._temp_root, time_zone())
+        with self._making:
+            if self._instances is None:
+                self._instances = Instances(self._temp_root, time_zone())
         with self._instances.borrow(usable_cpus(), usable_memory_bytes()) as instance:
             instance.lossless(False)
             con = instance.cursor()

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 class Session:
     """Reads data into DataFrames, and computes them as one job.
 
-    A session is a context manager; leaving it, or the end of the program, shuts it down.
+    A session is a context manager; leaving it, or the end of the program, shuts it down. Threads
+    may share it, and their queries run one after another; a fork makes one of its own.
     """
 
     def __init__(self, config: Config | None = None, **kwargs: Any) -> None:
