@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from smallpond.depth import deep
 from smallpond.errors import PlanError
 from smallpond.physical import Graph
 from smallpond.plan import (
@@ -53,6 +54,7 @@ def explained(job: Job, plan: Plan, mode: str) -> str:
     return "\n\n".join(f"== {name}\n{text()}" for name, text in shown.items())
 
 
+@deep
 def tree(plan: Plan) -> str:
     """A plan, a node a line, inputs below what reads them."""
     lines: list[str] = []

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from smallpond.config import Config
+from smallpond.depth import deep
 from smallpond.engine.duck import Instances
 from smallpond.engine.enums import restored
 from smallpond.engine.query import Query, table_of
@@ -59,6 +60,7 @@ from smallpond.storage import DirectoryWriter, configure, register_with_duckdb, 
 from smallpond.task import Result, Settings
 
 _REMEMBERED_PLANS = 100  # that were run; they hold on to the driver's tables
+_REMEMBERED_TYPES = 1000  # of plans
 _TRIED_ROWS = 1000  # of a function whose schema is asked for
 
 _log = logging.getLogger("smallpond")
@@ -82,6 +84,7 @@ class Job:
         self._cached: set[str] = set()
         self._lock = threading.RLock()  # held while something is computed
         self._making = threading.RLock()
+        self._types: dict[str, dict[str, str]] = {}  # of plans' columns, by the plans' keys
         self._instances: Instances | None = None
         self._remote_temp: str | None = None
         self._closed = False
@@ -170,10 +173,12 @@ class Job:
 
     # ---- planning
 
+    @deep
     def optimised(self, plan: Plan) -> Plan:
         """The plan after the rules that keep it whole; computed parts are taken as they are."""
         return optimise(self._with_computed(plan))
 
+    @deep
     def graph(self, plan: Plan, *, to_driver: bool = False) -> Graph:
         """The tasks that compute a plan."""
         self.plans.append(plan)
@@ -204,6 +209,7 @@ class Job:
 
     # ---- computing
 
+    @deep
     def compute(self, plan: Plan) -> Computed:
         """Computes a plan, and keeps what became of it for the session's life."""
         with self._lock:
@@ -260,10 +266,12 @@ class Job:
             writer.append(0, program.table)
             return writer.close()[0]
 
+    @deep
     def is_computed(self, plan: Plan) -> bool:
         """Whether `compute` has been there."""
         return plan.key in self._computed
 
+    @deep
     def forget(self, plan: Plan) -> None:
         """The next use computes the plan again, and what it reads as well."""
         for node in walk(plan):
@@ -274,10 +282,12 @@ class Job:
             for task in graph.tasks:
                 self._scheduler.results.forget(task.key)
 
+    @deep
     def cache(self, plan: Plan) -> None:
         """The first run that needs the plan keeps what became of it."""
         self._cached.add(plan.key)
 
+    @deep
     def collect(self, plan: Plan) -> pa.Table:
         """All rows, partition after partition."""
         with self._lock:
@@ -371,6 +381,7 @@ class Job:
         """Gets ready for Python functions, while the user still writes the plan."""
         self.executor.warm()
 
+    @deep
     def schema(self, plan: Plan) -> pa.Schema:
         """Names and Arrow types of a plan's columns, of which no row is computed.
 
@@ -381,6 +392,7 @@ class Job:
         with self._bound(plan) as relation:
             return pa.schema([]) if relation is None else relation.limit(0).to_arrow_table().schema
 
+    @deep
     def sql_types(self, plan: Plan) -> dict[str, str]:
         """The SQL type of each column, which Arrow's may be too coarse to tell."""
         with self._bound(plan) as relation:
@@ -396,7 +408,8 @@ class Job:
     @contextlib.contextmanager
     def _bound(self, plan: Plan) -> Iterator[Any]:
         """A DuckDB relation with the columns of a plan; None if nothing is known of them."""
-        typed = bottom_up(self._with_computed(plan), self._typed)
+        short = self._shortened(plan)
+        typed = bottom_up(self._with_computed(short), self._typed)
         udfs = [u for n in walk(typed) if isinstance(n, Project | Filter | Sql) for u in n.udfs]
         with self._translator(tuple(udfs)) as con:
             query = Query(con, {}, _no_stream)
@@ -407,7 +420,29 @@ class Job:
                 relation = None if query.is_nothing(typed) else con.sql(query.text(typed))
             except duckdb_error() as error:
                 raise query.explain(error) from error
+            # What a function makes is known for certain only when it has made all of it.
+            if relation is not None and not any(isinstance(n, Function) for n in walk(short)):
+                self._remember(plan, relation)
             yield relation
+
+    def _remember(self, plan: Plan, relation: Any) -> None:
+        types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+        if len(types) == len(relation.columns) and not any("{" in kind for kind in types.values()):
+            self._types[plan.key] = types
+            while len(self._types) > _REMEMBERED_TYPES:
+                del self._types[next(iter(self._types))]
+
+    def _shortened(self, plan: Plan) -> Plan:
+        """The plan over inputs of the same types, where these are known, instead of its own."""
+
+        def visit(node: Plan) -> Plan:
+            types = self._types.get(node.key)
+            if types is not None:
+                items = ", ".join(f"NULL::{kind} AS {quote(name)}" for name, kind in types.items())
+                return Sql((), f"SELECT {items} LIMIT 0", label="read")
+            return node.with_inputs(tuple(map(visit, node.inputs))) if node.inputs else node
+
+        return plan.with_inputs(tuple(map(visit, plan.inputs))) if plan.inputs else plan
 
     def _typed(self, node: Plan) -> Plan:
         """A node with the same columns that a query can bind: nothing moves, no function runs."""
@@ -439,6 +474,7 @@ class Job:
 
     # ---- writing
 
+    @deep
     def write(
         self,
         plan: Plan,

@@ -522,16 +522,16 @@ PlanT = TypeVar("PlanT", bound=Plan)
 def walk(plan: Plan) -> Iterator[Plan]:
     """Every node once, inputs before those that read them."""
     seen: set[int] = set()
-
-    def visit(node: Plan) -> Iterator[Plan]:
-        if id(node) in seen:
-            return
-        seen.add(id(node))
-        for source in node.inputs:
-            yield from visit(source)
-        yield node
-
-    return visit(plan)
+    waiting = [(plan, iter(plan.inputs))]
+    while waiting:
+        node, sources = waiting[-1]
+        source = next((one for one in sources if id(one) not in seen), None)
+        if source is not None:
+            seen.add(id(source))
+            waiting.append((source, iter(source.inputs)))
+        else:
+            waiting.pop()
+            yield node
 
 
 def _feed(digest: Any, value: Any) -> None:

@@ -7,6 +7,7 @@ local ones with a `Repartition` between, for workers that share no memory.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from smallpond.plan import (
     Shape,
     Sort,
     Sql,
+    Union,
     Window,
     walk,
 )
@@ -52,6 +54,7 @@ def is_rowwise(select: str) -> bool:
 
 def optimise(plan: Plan) -> Plan:
     """Filters, limits and columns next to the data."""
+    plan = bottom_up(plan, flat_union)
     plan = bottom_up(plan, push_filter)
     plan = bottom_up(plan, push_limit)
     return prune(plan)
@@ -60,15 +63,19 @@ def optimise(plan: Plan) -> Plan:
 def bottom_up(plan: Plan, rule: Callable[[Plan], Plan]) -> Plan:
     """Applies a rule to every node, inputs first; shared nodes stay shared."""
     done: dict[int, Plan] = {}
+    for node in walk(plan):
+        inputs = tuple(done[id(source)] for source in node.inputs)
+        same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+        done[id(node)] = rule(node if same else node.with_inputs(inputs))
+    return done[id(plan)]
 
-    def visit(node: Plan) -> Plan:
-        if id(node) not in done:
-            inputs = tuple(visit(source) for source in node.inputs)
-            same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-            done[id(node)] = rule(node if same else node.with_inputs(inputs))
-        return done[id(node)]
 
-    return visit(plan)
+def flat_union(node: Plan) -> Plan:
+    """A union of unions as one, so that hundreds, made one after another, are not as deep."""
+    if not isinstance(node, Union) or not any(isinstance(s, Union) for s in node.sources):
+        return node
+    sources = (s.sources if isinstance(s, Union) else (s,) for s in node.sources)
+    return node.with_inputs(tuple(itertools.chain.from_iterable(sources)))
 
 
 def push_filter(node: Plan) -> Plan:

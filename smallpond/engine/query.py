@@ -59,6 +59,9 @@ class Step:
     once: bool = False
 
 
+_TOO_DEEP = ("Max expression depth limit", "Maximum tree depth")
+
+
 @dataclass
 class Query:
     """Collects the steps of a program, and registers what they read.
@@ -305,6 +308,11 @@ class Query:
         # Through an Arrow reader, only the text of DuckDB's error comes.
         if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory Error" in str(error):
             return OutOfMemory(str(error))
+        if any(limit in str(error) for limit in _TOO_DEEP):
+            return TaskError(
+                f"{self.purpose}: {len(self.steps)} steps are more than DuckDB takes at once; "
+                f"compute() some of them first ({error})"
+            )
         guilty = self._first_that_does_not_bind()
         if guilty is not None:
             step, error = guilty

@@ -32,6 +32,7 @@ from smallpond.rules import (
     Spread,
     bottom_up,
     distribute,
+    flat_union,
     optimise,
     prune,
     push_filter,
@@ -59,6 +60,7 @@ def rows_of(sp: smallpond.Session, plan: Plan) -> pa.Table:
 
 
 RULES: dict[str, Callable[[Plan], Plan]] = {
+    "flat_union": lambda plan: bottom_up(plan, flat_union),
     "push_filter": lambda plan: bottom_up(plan, push_filter),
     "push_limit": lambda plan: bottom_up(plan, push_limit),
     "prune": prune,
@@ -152,6 +154,17 @@ def test_filters_stay_above_what_they_depend_on(
     plan = ABOVE[case](df).plan
     assert push_filter(plan) is plan
     assert_same(rows_of(sp, optimise(plan)), rows_of(sp, plan))
+
+
+def test_unions_of_unions_are_one(sp: smallpond.Session, df: DataFrame) -> None:
+    others = [df.select("a", f"{i} as d") for i in range(3)]
+    nested = df.union(others[0]).union(others[1].union(df, others[2])).union(df)
+    flat = bottom_up(nested.plan, flat_union)
+    assert [type(node).__name__ for node in flat.inputs] == [
+        *["Memory", "Project", "Project", "Memory", "Project", "Memory"]
+    ]
+    assert rows_of(sp, flat).equals(rows_of(sp, nested.plan))
+    assert flat_union(df.union(df).plan) == df.union(df).plan
 
 
 def test_limits_go_below_what_keeps_the_number_of_rows(

@@ -1,0 +1,85 @@
+"""Plans of many steps, as loops make them."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import smallpond
+from smallpond.dataframe import DataFrame
+from smallpond.depth import deep
+from smallpond.errors import TaskError
+
+STEPS = 400
+
+
+@pytest.fixture(scope="module")
+def df(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataFrame]:
+    root = str(tmp_path_factory.mktemp("root"))
+    with smallpond.init(data_root=root, cpus=2, progress=False) as session:
+        yield session.from_items([{"a": i} for i in range(STEPS + 10)])
+
+
+def test_many_steps(df: DataFrame) -> None:
+    usual = sys.getrecursionlimit()
+    numbers = range(STEPS)
+    chain = functools.reduce(lambda frame, i: frame.map(f"a + {i} as a"), numbers, df)
+    assert chain.columns == ["a"]
+    assert chain.limit(1).take_all() == [{"a": sum(numbers)}]
+    assert functools.reduce(lambda f, i: f.filter(f"a <> {i}"), numbers, df).count() == 10
+    called = functools.reduce(lambda f, _: f.map(lambda row: row), range(100), df)
+    assert called.map("a + 1 as a").agg("max(a) as m").take_all() == [{"m": STEPS + 10}]
+    assert chain.explain().count("map: a + 399 as a") == 3
+    assert "map: a + 399 as a" in repr(chain)
+    assert sys.getrecursionlimit() == usual
+
+
+def test_many_unions(df: DataFrame) -> None:
+    united = functools.reduce(
+        lambda f, i: f.union(df.filter(f"a = {i}")), range(STEPS), df.limit(0)
+    )
+    assert united.count() == STEPS
+
+
+def test_many_columns(df: DataFrame) -> None:
+    wide = functools.reduce(lambda f, i: f.with_column(f"c{i}", f"a + {i}"), range(60), df)
+    assert wide.columns == ["a", *(f"c{i}" for i in range(60))]
+    assert wide.limit(1).take_all() == [{"a": 0, **{f"c{i}": i for i in range(60)}}]
+
+
+def test_more_steps_than_duckdb_takes(df: DataFrame) -> None:
+    chain = functools.reduce(lambda frame, i: frame.map(f"a + {i} as a"), range(1200), df)
+    assert repr(chain).count("\n") == 1201
+    with pytest.raises(TaskError, match=r"1201 steps are more than .*; compute\(\) some of them"):
+        chain.agg("sum(a) as s").take_all()
+
+
+def test_the_limit_is_back_when_the_last_thread_has_returned() -> None:
+    usual = sys.getrecursionlimit()
+    inside, leave = threading.Event(), threading.Event()
+    seen = []
+
+    @deep
+    def first() -> None:
+        inside.set()
+        leave.wait(10)
+        seen.append(sys.getrecursionlimit())
+
+    @deep
+    def second() -> None:
+        seen.append(sys.getrecursionlimit())
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    inside.wait(10)
+    second()
+    assert sys.getrecursionlimit() > usual
+    leave.set()
+    thread.join()
+    assert seen == [seen[0]] * 2
+    assert seen[0] > usual
+    assert sys.getrecursionlimit() == usual
