@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+# A head asks its nodes whether they are there; by itself it takes 15 s to find out.
+SOON = {"RAY_health_check_period_ms": "300", "RAY_health_check_initial_delay_ms": "300"}
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 # What Ray's own code warns of.
 QUIET_RAY = [
@@ -27,6 +29,8 @@ def ray_cluster(*, head_cpus: int = 1, others: int = 1) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's way to say loopback
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in SOON.items():
+            patch.setenv(name, value)
         from ray._private import ray_constants  # noqa: PLC0415 (reads the settings)
         from ray.cluster_utils import Cluster  # noqa: PLC0415
 

@@ -162,6 +162,7 @@ import os, sys, threading, time, smallpond
 from smallpond.errors import StallError
 from pathlib import Path
 from tests.smallpond.ray_cluster import ray_cluster
+from smallpond.executors import ray_cluster as executor_of_ray
 from ray._private import ray_constants
 running = Path(sys.argv[1] + ".running")
 
@@ -186,6 +187,7 @@ if __name__ == "__main__":
         sp = smallpond.init(data_root=sys.argv[1], ray_address=cluster.address, progress=False)
         try:
             sp.job.scheduler.stall_s = 2
+            executor_of_ray._SILENT_S = 5
             df = sp.from_items(list(range(4))).repartition(4, by_rows=True).map(slow)
             df.count()
         except StallError as error:

@@ -21,7 +21,7 @@ import smallpond
 import smallpond.executors.ray_cluster
 from smallpond.errors import PlanError
 from tests.smallpond.on_ray.told import wait_until
-from tests.smallpond.ray_cluster import QUIET_RAY, connected, ray_cluster
+from tests.smallpond.ray_cluster import QUIET_RAY, SOON, connected, ray_cluster
 
 ray: Any = pytest.importorskip("ray", reason="needs ray")
 pytestmark = QUIET_RAY
@@ -117,7 +117,8 @@ def test_what_is_said_of_a_lost_node(
 ) -> None:
     """In one line, and not among what the program prints."""
     _forget_own_cluster(monkeypatch)
-    monkeypatch.setenv("RAY_health_check_period_ms", "300")  # Ray takes 15 s to notice otherwise
+    for name, value in SOON.items():
+        monkeypatch.setenv(name, value)
     job = program(_LOSES_A_NODE, tmp_path / "root")
     output, errors = job.communicate(timeout=240)
     assert job.returncode == 0, errors
