@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smallpond.dataframe import DataFrame as DataFrame
     from smallpond.session import Session as Session
+    from smallpond.storage import AnyPath
 
 # Loaded when first asked for: importing this package needs neither DuckDB nor Arrow.
 _LAZY = {
@@ -55,7 +56,7 @@ def init(
     job_id: str | None = None,
     job_time: float | str | datetime | None = None,
     job_name: str | None = None,  # noqa: ARG001 (the original takes and ignores it, too)
-    data_root: str | None = None,
+    data_root: AnyPath | None = None,
     num_executors: int | None = None,
     ray_address: str | None = None,
     bind_numa_node: bool | None = None,

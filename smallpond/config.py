@@ -12,6 +12,7 @@ from typing import Any
 
 from smallpond.errors import PlanError
 from smallpond.platform import get_platform
+from smallpond.storage import AnyPath, path_of
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {f"{unit}i": 1024**power for unit, power in zip("kmgt", range(1, 5), strict=True)}
@@ -80,7 +81,7 @@ class Config:
         *,
         job_id: str | None = None,
         job_time: float | str | datetime | None = None,
-        data_root: str | None = None,
+        data_root: AnyPath | None = None,
         num_executors: int | None = None,
         ray_address: str | None = None,
         bind_numa_node: bool | None = None,
@@ -155,9 +156,10 @@ def _number(name: str, text: str | None, argument: int | None) -> int | None:
     return int(text)
 
 
-def _root(value: str | None) -> str:
+def _root(value: AnyPath | None) -> str:
     if value is None:
         return str(Path.home() / ".smallpond" / "data")
+    value = path_of(value)
     if "://" in value:
         return value.rstrip("/")
     return str(Path(value).expanduser().absolute())

@@ -38,6 +38,7 @@ from smallpond.plan import (
 from smallpond.rows import rows_of, with_plain_integers
 from smallpond.session import Session as Session  # noqa: PLC0414 (the original has it here)
 from smallpond.sql import literal, quote, refers, sort_keys, split_alias
+from smallpond.storage import AnyPath, path_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -527,7 +528,7 @@ class DataFrame:
 
     def write_parquet(
         self,
-        path: str,
+        path: AnyPath,
         *,
         mode: Mode = "error",
         partition_by: str | Sequence[str] = (),
@@ -552,13 +553,13 @@ class DataFrame:
         options = (("COMPRESSION", literal(compression)), ("ROW_GROUP_SIZE", str(row_group_size)))
         self._write(path, Format.PARQUET, mode, options, partition_by, file_size)
 
-    def write_parquet_lazy(self, path: str, **kwargs: Any) -> DataFrame:
+    def write_parquet_lazy(self, path: AnyPath, **kwargs: Any) -> DataFrame:
         """A DataFrame of the same rows that is written to a folder when it is computed."""
         return Written(self, path, kwargs)
 
     def write_csv(
         self,
-        path: str,
+        path: AnyPath,
         *,
         mode: Mode = "error",
         header: bool = True,
@@ -572,7 +573,7 @@ class DataFrame:
 
     def write_json(
         self,
-        path: str,
+        path: AnyPath,
         *,
         mode: Mode = "error",
         partition_by: str | Sequence[str] = (),
@@ -581,13 +582,13 @@ class DataFrame:
         """Writes JSON files, a row a line, into a folder; arguments as for `write_parquet`."""
         self._write(path, Format.JSON, mode, (), partition_by, file_size)
 
-    def write_ipc(self, path: str, *, mode: Mode = "error") -> None:
+    def write_ipc(self, path: AnyPath, *, mode: Mode = "error") -> None:
         """Writes Arrow IPC files into a folder."""
         self._write(path, Format.IPC, mode, (), (), None)
 
     def _write(
         self,
-        path: str,
+        path: AnyPath,
         file_format: Format,
         mode: Mode,
         options: tuple[tuple[str, str], ...],
@@ -599,7 +600,7 @@ class DataFrame:
         self._refresh()
         self.session.job.write(
             self.plan,
-            path,
+            path_of(path),
             file_format,
             mode,
             options,
@@ -638,7 +639,7 @@ class GroupBy:
 class Written(DataFrame):
     """Rows that are written to a folder when they are computed."""
 
-    def __init__(self, frame: DataFrame, path: str, kwargs: dict[str, Any]) -> None:
+    def __init__(self, frame: DataFrame, path: AnyPath, kwargs: dict[str, Any]) -> None:
         super().__init__(frame.session, frame.plan, frame.need_recompute)
         self._frame = frame
         self._path = path

@@ -81,14 +81,17 @@ def line(node: Plan) -> str:
         case Files():
             size = sum(file.size_bytes for file in node.files)
             columns = f", columns {', '.join(node.columns)}" if node.columns else ""
-            text = f"read {len(node.files)} {node.format.value} files, {_bytes(size)}{columns}"
+            files = _counted(len(node.files), f"{node.format.value} file")
+            text = f"read {files}, {_bytes(size)}{columns}"
         case Memory():
-            text = f"table of {node.table.num_rows} rows, {_bytes(node.table.nbytes)}"
+            text = f"table of {_counted(node.table.num_rows, 'row')}, {_bytes(node.table.nbytes)}"
         case Parts():
-            text = f"{len(node.parts)} parts, {sum(part.rows for part in node.parts)} rows"
+            rows = sum(part.rows for part in node.parts)
+            text = f"{_counted(len(node.parts), 'part')}, {_counted(rows, 'row')}"
         case Computed():
             rows = sum(part.rows for _, parts in node.partitions for part in parts)
-            text = f"computed: {len(node.partitions)} partitions, {rows} rows"
+            partitions = _counted(len(node.partitions), "partition")
+            text = f"computed: {partitions}, {_counted(rows, 'row')}"
         case TaskOutput():
             text = f"output {node.output_idx} of task {node.task_key[:8]}"
         case Project():
@@ -101,7 +104,8 @@ def line(node: Plan) -> str:
             text = f"{node.label}: {node.function.name} ({node.shape.value})"
         case Aggregate():
             keys = ", ".join(expression for _, expression in node.keys)
-            text = f"group_by {keys or 'nothing'}: " + ", ".join(e for _, e in node.aggregates)
+            what = f"group_by {keys}" if keys else "agg"
+            text = f"{what}: {', '.join(e for _, e in node.aggregates)}"
         case Distinct():
             text = f"distinct {', '.join(node.on)}"
         case Sort():
@@ -127,18 +131,22 @@ def line(node: Plan) -> str:
     return one_line if len(one_line) <= _WIDTH else one_line[: _WIDTH - 1] + "…"
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def digraph(plans: Sequence[Plan]) -> Any:
     """Plans as a ``graphviz.Digraph``, equal parts once."""
     try:
-        from graphviz import Digraph  # noqa: PLC0415
+        from graphviz import Digraph, escape  # noqa: PLC0415
     except ImportError as error:
-        raise PlanError("graph: needs graphviz (pip install graphviz)") from error
+        raise PlanError("graph: needs graphviz (pip install 'openweek[graph]')") from error
     made = Digraph(comment="smallpond")
     seen: set[str] = set()
     for node in (node for plan in plans for node in walk(plan)):
         if node.key not in seen:
             seen.add(node.key)
-            made.node(node.key, line(node))
+            made.node(node.key, escape(line(node)))
             for source in node.inputs:
                 made.edge(source.key, node.key)
     return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +19,7 @@ from smallpond.job import Job
 from smallpond.keywords import Keywords
 from smallpond.plan import Format, Gather, Plan, Sql
 from smallpond.sql import fill, literal, makes_rows_of_rows, placeholders, refers
+from smallpond.storage import AnyPath, Paths, path_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ class Session:
 
     def read_parquet(
         self,
-        paths: str | list[str],
+        paths: Paths,
         recursive: bool = False,
         columns: list[str] | None = None,
         union_by_name: bool = False,
@@ -68,7 +69,7 @@ class Session:
 
     def read_csv(
         self,
-        paths: str | list[str],
+        paths: Paths,
         schema: dict[str, str] | None = None,
         delim: str = ",",
         *,
@@ -88,22 +89,22 @@ class Session:
             options["header"] = "true" if header else "false"
         return self._files(paths, Format.CSV, recursive=False, schema=schema, options=options)
 
-    def read_json(self, paths: str | list[str], schema: dict[str, str] | None = None) -> DataFrame:
+    def read_json(self, paths: Paths, schema: dict[str, str] | None = None) -> DataFrame:
         """Reads JSON files with an object a line; without ``schema`` types are found out."""
         options = {"format": "'newline_delimited'", "maximum_object_size": str(1 << 30)}
         return self._files(paths, Format.JSON, recursive=False, schema=schema, options=options)
 
-    def read_ipc(self, paths: str | list[str], recursive: bool = False) -> DataFrame:
+    def read_ipc(self, paths: Paths, recursive: bool = False) -> DataFrame:
         """Reads Arrow IPC (Feather) files."""
         return self._files(paths, Format.IPC, recursive)
 
-    def read_delta(self, path: str, version: int | None = None) -> DataFrame:
+    def read_delta(self, path: AnyPath, version: int | None = None) -> DataFrame:
         """Reads the current or an earlier version of a Delta table."""
         from smallpond.tables import delta_files  # noqa: PLC0415
 
-        return self._frame(delta_files(path, version, self.config.storage))
+        return self._frame(delta_files(path_of(path), version, self.config.storage))
 
-    def read_iceberg(self, path: str, snapshot_id: int | None = None) -> DataFrame:
+    def read_iceberg(self, path: AnyPath, snapshot_id: int | None = None) -> DataFrame:
         """Reads the current or an earlier snapshot of an Iceberg table.
 
         Args:
@@ -112,11 +113,11 @@ class Session:
         """
         from smallpond.tables import iceberg_files  # noqa: PLC0415
 
-        return self._frame(iceberg_files(path, snapshot_id, self.config.storage))
+        return self._frame(iceberg_files(path_of(path), snapshot_id, self.config.storage))
 
     def _files(
         self,
-        paths: str | Sequence[str],
+        paths: Paths,
         file_format: Format,
         recursive: bool,
         *,
@@ -221,7 +222,7 @@ class Session:
         finally:
             self.job.listeners.remove(listener)
 
-    def report(self, path: str) -> None:
+    def report(self, path: AnyPath) -> None:
         """Writes what has run so far as one HTML page: stages, a timeline of tasks, retries."""
         from smallpond.report.timeline import write_html  # noqa: PLC0415
 
@@ -237,15 +238,15 @@ class Session:
 
         return digraph(self.job.plans)
 
-    def dump_graph(self, path: str | None = None) -> str:
+    def dump_graph(self, path: AnyPath | None = None) -> str:
         """Writes `graph` in DOT, into the job's folder by default; returns the file's path."""
         return self._dump(path, "graph.dot", lambda file: file.write_text(self.graph().source))
 
-    def dump_timeline(self, path: str | None = None) -> str:
+    def dump_timeline(self, path: AnyPath | None = None) -> str:
         """Writes `report`, into the job's folder by default; returns the file's path."""
         return self._dump(path, "timeline.html", lambda file: self.report(str(file)))
 
-    def _dump(self, path: str | None, name: str, write: Callable[[Path], object]) -> str:
+    def _dump(self, path: AnyPath | None, name: str, write: Callable[[Path], object]) -> str:
         file = Path(path or f"{self.config.job_root}/{name}")
         file.parent.mkdir(parents=True, exist_ok=True)
         write(file)

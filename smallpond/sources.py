@@ -14,7 +14,7 @@ import pyarrow as pa
 from smallpond.columns import table_of_rows
 from smallpond.errors import PlanError
 from smallpond.plan import Files, FileSlice, Format, Memory
-from smallpond.storage import filesystem_of, resolve
+from smallpond.storage import Paths, filesystem_of, resolve
 
 _tables = itertools.count()
 _SUFFIXES = {
@@ -26,7 +26,7 @@ _SUFFIXES = {
 
 
 def files(
-    paths: str | Sequence[str],
+    paths: Paths,
     file_format: Format,
     storage: tuple[tuple[str, Any], ...],
     *,

@@ -12,18 +12,21 @@ from smallpond.storage.filesystems import (
     register_with_duckdb,
     remove_folder,
 )
-from smallpond.storage.finding import FileInfo, resolve
+from smallpond.storage.finding import AnyPath, FileInfo, Paths, path_of, resolve
 from smallpond.storage.writing import MODES, DirectoryWriter
 
 __all__ = [
     "MODES",
+    "AnyPath",
     "DirectoryWriter",
     "FileInfo",
+    "Paths",
     "check_unchanged",
     "configure",
     "filesystem_of",
     "is_remote",
     "local_path",
+    "path_of",
     "register_with_duckdb",
     "remove_folder",
     "resolve",

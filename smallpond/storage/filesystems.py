@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -125,4 +126,13 @@ def register_with_duckdb(con: Any, urls: Iterable[str], storage_options: Mapping
             raise PlanError(f"one query cannot read from both {first} and {host}")
         with _registering:
             if not con.filesystem_is_registered(protocol):
+                _with_modified(filesystem)
                 con.register_filesystem(filesystem)
+
+
+def _with_modified(filesystem: Any) -> None:
+    """DuckDB asks when a file was changed, which some drivers, that of http:// too, cannot say."""
+    from fsspec import AbstractFileSystem  # noqa: PLC0415
+
+    if type(filesystem).modified is AbstractFileSystem.modified:
+        filesystem.modified = lambda _path: datetime.fromtimestamp(0, UTC)

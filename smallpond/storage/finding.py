@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from smallpond.errors import MissingInputError, PlanError, SmallpondError
 from smallpond.storage.filesystems import address_of, filesystem_of, is_remote, local_path
@@ -42,8 +42,23 @@ class FileInfo:
     version: str
 
 
+AnyPath: TypeAlias = str | os.PathLike[str]
+Paths: TypeAlias = AnyPath | Sequence[AnyPath]
+
+
+def path_of(value: AnyPath) -> str:
+    """A path or an address as a text.
+
+    Raises:
+        PlanError: it is none.
+    """
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise PlanError(f"a path must be a text, got {value!r}")
+    return os.fspath(value)
+
+
 def resolve(
-    paths: str | Sequence[str],
+    paths: Paths,
     *,
     recursive: bool = False,
     suffixes: Sequence[str] = (),
@@ -64,14 +79,18 @@ def resolve(
         MissingInputError: one of them names nothing.
         PlanError: it cannot be read.
     """
-    items = [paths] if isinstance(paths, str) else list(paths)
+    items: list[AnyPath] = (
+        list(paths)
+        if isinstance(paths, Iterable) and not isinstance(paths, str | bytes | os.PathLike)
+        else [paths]
+    )
     if not items:
         raise PlanError("at least one path expected, got none")
     found: list[FileInfo] = []
     for item in items:
-        if not isinstance(item, str) or not item:
-            raise PlanError(f"a path must be a text, got {item!r}")
-        found += _resolve_one(item, recursive, tuple(suffixes) or ("",), storage_options or {})
+        found += _resolve_one(
+            path_of(item), recursive, tuple(suffixes) or ("",), storage_options or {}
+        )
     return found
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import os
+import re
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +20,7 @@ import pytest
 
 import smallpond
 from smallpond.config import Config
-from smallpond.errors import PlanError
+from smallpond.errors import MissingInputError, PlanError
 from smallpond.events import Metrics, State, TaskEvent
 from tests.oracles.smallpond import assert_same, query
 
@@ -498,3 +501,76 @@ def test_explain_shows_all_three_plans(sp: smallpond.Session) -> None:
     assert optimised.index("repartition") < optimised.index("filter")
     assert "stage 0" in df.explain("physical")
     assert repr(df).startswith("DataFrame\n")
+
+
+def test_graph_shows_shared_parts_once(sp: smallpond.Session, tmp_path: Path) -> None:
+    df = sp.from_items([{"a": 1}]).map(r"regexp_replace('\n', '<', '>') as b")
+    df.union(df).count()
+    df.count()
+    nodes = re.findall(r"^\t(\S+) \[label=(.*)\]$", sp.graph().source, re.MULTILINE)
+    edges = re.findall(r"^\t(\S+) -> (\S+)$", sp.graph().source, re.MULTILINE)
+    labels = dict(nodes)
+    assert len(labels) == len(nodes) == 5  # table, map, union, and two that count
+    [label] = [label for label in labels.values() if label.startswith('"map')]
+    backslash = "\\"  # two in DOT, for one that is shown
+    assert label == f"\"map: regexp_replace('{2 * backslash}n', '<', '>') as b\""
+    [mapped] = [key for key, label in nodes if label.startswith('"map')]
+    [united] = [key for key, label in nodes if label == "union"]
+    assert edges.count((mapped, united)) == 2
+    file = sp.dump_graph(tmp_path / "graph.dot")
+    assert Path(file).read_text() == sp.graph().source
+
+
+def test_paths_may_be_objects(tmp_path: Path) -> None:
+    with smallpond.init(data_root=tmp_path / "root", progress=False) as sp:
+        df = sp.from_items([{"a": 1}, {"a": 2}])
+        for written, read in (
+            (df.write_parquet, sp.read_parquet),
+            (df.write_csv, sp.read_csv),
+            (df.write_json, sp.read_json),
+            (df.write_ipc, sp.read_ipc),
+        ):
+            folder = tmp_path / written.__name__
+            written(folder)
+            assert read([folder, str(folder)]).count() == 4
+        lazily = df.write_parquet_lazy(tmp_path / "lazily")
+        assert lazily.count() == 2
+        with pytest.raises(PlanError, match="a path must be a text, got 5"):
+            df.write_parquet(5)  # type: ignore[arg-type]
+
+
+def test_files_of_a_web_server(sp: smallpond.Session, tmp_path: Path) -> None:
+    """Whose driver cannot say when they were changed, which DuckDB asks for."""
+    pytest.importorskip("aiohttp", reason="needs aiohttp")
+    folder = tmp_path / "served"
+    sp.from_items([{"a": i} for i in range(10)]).write_parquet(folder)
+
+    content = (folder / "part-00000.parquet").read_bytes()
+
+    class Ranges(http.server.BaseHTTPRequestHandler):
+        """Knows one file."""
+
+        def do_GET(self) -> None:
+            found = self.path == "/there.parquet"
+            first, _, last = (
+                self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+            )
+            piece = content[int(first) : int(last) + 1 if last else None] if found else b""
+            self.send_response(206 if found else 404)
+            self.send_header("Content-Length", str(len(piece)))
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(piece)
+
+        do_HEAD = do_GET  # noqa: N815 (as http.server calls it)
+
+        def log_message(self, *_args: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ranges) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert sp.read_parquet(f"{url}/there.parquet").filter("a > 3").count() == 6
+        with pytest.raises(MissingInputError, match="no file or folder http"):
+            sp.read_parquet(f"{url}/elsewhere.parquet")
+        server.shutdown()
