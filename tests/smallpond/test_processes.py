@@ -20,7 +20,13 @@ def output_of(tmp_path: Path, text: str) -> list[str]:
     program = tmp_path / "program.py"
     program.write_text(text)
     done = subprocess.run(
-        [sys.executable, program, tmp_path / "root"],
+        [
+            sys.executable,
+            "-W",
+            "ignore::DeprecationWarning",
+            program,
+            tmp_path / "root",
+        ],  # of forks
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
