@@ -89,6 +89,7 @@ class Bars:
         self._run: RunTally | None = None
         self._ended: list[StageTally] = []  # stages that are done, and have no line yet
         self._live: Live | None = None
+        self._warnings: logging.Handler | None = None
 
     def __call__(self, event: Event) -> None:
         """Takes an event, from any thread. A terminal that has gone away is no reason to fail."""
@@ -110,6 +111,9 @@ class Bars:
                 live, self._live = self._live, None
                 atexit.unregister(self.close)
                 live.stop()
+            if self._warnings is not None:
+                _log.removeHandler(self._warnings)
+                self._warnings = None
 
     def _take(self, event: Event) -> None:
         if isinstance(event, RunStarted):
@@ -161,6 +165,9 @@ class Bars:
         )
         atexit.register(self.close)  # a run that is broken off twice may never say that it ended
         live.start(refresh=True)
+        if not _log.hasHandlers():
+            self._warnings = _Above(live.console)
+            _log.addHandler(self._warnings)
         return live
 
     def _print_ended(self, *, failed: bool = False) -> None:
@@ -201,6 +208,20 @@ class Bars:
                 Text(_retries(stage), style="yellow"),
             )
         return table
+
+
+class _Above(logging.Handler):
+    """Warnings above the bars, where the program has not said what becomes of its log.
+
+    Python would write them to the terminal as well, into the bars.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
 
 
 class Lines:

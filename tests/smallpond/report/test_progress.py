@@ -397,6 +397,32 @@ def test_output_and_log_of_the_program_stay_its_own(terminal: Terminal, script: 
     assert owned() == before
 
 
+def test_warnings_stand_above_the_bars(
+    terminal: Terminal, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = logging.Logger("nobody listens")  # noqa: LOG001 (one that pytest knows nothing of)
+    monkeypatch.setattr(progress, "_log", log)
+    script.begin(SCAN)
+    terminal.clock.now_s += 1
+    script.task(0, "a", State.STARTED)
+    log.info("not said")
+    log.warning("a [red] node of %s is gone", "Ray")
+    script.task(0, "a", State.FINISHED)
+    terminal.bars._live.refresh()  # type: ignore[union-attr]
+    lines = terminal.screen().lines
+    assert lines[0] == "a [red] node of Ray is gone"
+    assert lines[1].startswith("scan ")
+    assert len(lines) == 2
+    script.end()
+    assert log.handlers == []
+    log.addHandler(logging.NullHandler())
+    script.run_idx = 1
+    script.begin(SCAN)
+    terminal.clock.now_s += 1
+    script.task(0, "a", State.STARTED)
+    assert len(log.handlers) == 1  # the program's own
+
+
 @pytest.mark.parametrize(
     ("wanted", "tty", "rich", "notebook", "kind"),
     [
