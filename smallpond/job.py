@@ -427,22 +427,34 @@ class Job:
 
     def _remember(self, plan: Plan, relation: Any) -> None:
         types = dict(zip(relation.columns, map(str, relation.types), strict=True))
-        if len(types) == len(relation.columns) and not any("{" in kind for kind in types.values()):
+        # In braces a query would have the names of other things.
+        if len(types) < len(relation.columns) or any(
+            "{" in text for item in types.items() for text in item
+        ):
+            return
+        with self._making:
             self._types[plan.key] = types
             while len(self._types) > _REMEMBERED_TYPES:
                 del self._types[next(iter(self._types))]
 
     def _shortened(self, plan: Plan) -> Plan:
         """The plan over inputs of the same types, where these are known, instead of its own."""
+        done: dict[int, Plan] = {}
 
         def visit(node: Plan) -> Plan:
-            types = self._types.get(node.key)
-            if types is not None:
-                items = ", ".join(f"NULL::{kind} AS {quote(name)}" for name, kind in types.items())
-                return Sql((), f"SELECT {items} LIMIT 0", label="read")
+            if id(node) not in done:
+                types = self._types.get(node.key)
+                done[id(node)] = over_known(node) if types is None else nothing_of(types)
+            return done[id(node)]
+
+        def over_known(node: Plan) -> Plan:
             return node.with_inputs(tuple(map(visit, node.inputs))) if node.inputs else node
 
-        return plan.with_inputs(tuple(map(visit, plan.inputs))) if plan.inputs else plan
+        def nothing_of(types: dict[str, str]) -> Plan:
+            items = ", ".join(f"NULL::{kind} AS {quote(name)}" for name, kind in types.items())
+            return Sql((), f"SELECT {items} LIMIT 0", label="read")
+
+        return over_known(plan)
 
     def _typed(self, node: Plan) -> Plan:
         """A node with the same columns that a query can bind: nothing moves, no function runs."""

@@ -132,3 +132,40 @@ def test_no_column_gets_lost_behind_another(df: DataFrame, case: str) -> None:
     operation, message = LOST[case]
     with pytest.raises(PlanError, match=message):
         operation(df)
+
+
+def test_types_are_remembered_as_they_are(sp: smallpond.Session) -> None:
+    """Whatever the types and names of the columns that a step is made of are."""
+    expressions = [
+        *[
+            "1::TINYINT",
+            "1::HUGEINT",
+            "1.5::DECIMAL(38,10)",
+            "'a'::ENUM('a', 'b c', 'd''e', '{0}')",
+        ],
+        *["'101'::BIT", "uuid()", "TIMETZ '10:00:00+01'", "TIMESTAMP_S '2020-01-01'", "NULL", "[]"],
+        *["TIMESTAMPTZ '2020-01-01'", "INTERVAL 3 DAY", "[NULL]", "MAP{'a': 1}", "row(1, 'a')"],
+        *["union_value(n := 1)", "[1, 2]::INT[2]", "'{}'::JSON", "sum(1)", "[1::HUGEINT]"],
+        *["{'a b': 1, 'c\"d': 'x', 'E': [1]}"],
+    ]
+    for number, expression in enumerate(expressions):
+        query = f'SELECT {expression} AS "a ""c", 1 AS y'
+        forgetful = sp.partial_sql(query).filter("y = 1")
+        expected = forgetful.schema
+        asked = sp.partial_sql(f"{query}, {number} AS n")
+        assert asked.schema.field(0).equals(expected.field(0))
+        assert asked.drop("n").filter("y = 1").schema.equals(expected), expression
+        assert asked.drop("n").filter("y = 1").to_arrow().schema.equals(expected), expression
+    braces = sp.from_items([{"a{b}": 1, "c": 2}]).map("*")
+    assert braces.columns == ["a{b}", "c"]
+    assert braces.map("*").columns == ["a{b}", "c"]
+
+
+def test_what_a_function_made_of_the_first_rows_is_not_remembered(sp: smallpond.Session) -> None:
+    df = sp.from_items(list(range(2000))).map(lambda row: {"v": 1 if row["item"] < 1000 else 1.5})
+    doubled = df.map("v * 2 as v")
+    assert str(df.schema.field("v").type) == "int64"
+    assert str(doubled.schema.field("v").type) == "int64"
+    df.compute()
+    assert str(doubled.schema.field("v").type) == "double"
+    assert doubled.to_arrow().schema == doubled.schema
