@@ -346,6 +346,7 @@ class DataFrame:
         """
         if not columns:
             raise PlanError("window: at least one column such as nth='row_number()' expected")
+        _all_differ("window", [*self.columns, *columns])
         keys = tuple(_names(partition_by, quoted=True))
         over = f"PARTITION BY {', '.join(keys)}" if keys else ""
         if order_by:

@@ -21,13 +21,16 @@ def clamped(task: Task, workers: Sequence[Worker], warn: Callable[[str], None]) 
         return wants
     # With too few processors it takes longer; with too little memory it may fail.
     largest = max(able, key=lambda w: (min(w.memory_bytes, memory), w.cpus, w.memory_bytes))
-    cpus = min(wants.cpus, largest.cpus)
-    memory = min(memory, largest.memory_bytes)
-    warn(
-        f"{task.name} asks for {wants.cpus} CPUs and {wants.memory_bytes or 'any'} bytes, "
-        f"more than any worker has; it gets {cpus} CPUs and {memory or 'any'} bytes"
+    gets = Resources(
+        min(wants.cpus, largest.cpus), min(memory, largest.memory_bytes) or None, wants.gpus
     )
-    return Resources(cpus, memory or None, wants.gpus)
+    warn(f"{task.name} asks for {_said(wants)}, more than any worker has; it gets {_said(gets)}")
+    return gets
+
+
+def _said(resources: Resources) -> str:
+    cpus = "1 CPU" if resources.cpus == 1 else f"{resources.cpus} CPUs"
+    return f"{cpus} and {resources.memory_bytes} bytes" if resources.memory_bytes else cpus
 
 
 def all_of_one(task: Task, workers: Sequence[Worker]) -> Resources:

@@ -136,6 +136,9 @@ def parse(statement: str) -> Any:
         raise PlanError(str(error)) from error
     tree = json.loads(rows[0][0])
     if tree["error"]:
+        if "Only SELECT statements" in tree["error_message"]:
+            word = statement.split(None, 1)[0].upper()
+            raise PlanError(f"a query expected (SELECT, FROM, WITH, VALUES), got {word}")
         message = f"{tree.get('error_type', 'parser')} error: {tree['error_message']}"
         position = str(tree.get("position"))
         raise ParseError(message, int(position) if position.isdigit() else None)

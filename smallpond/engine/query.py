@@ -208,7 +208,8 @@ class Query:
             case Project():
                 source = self.relation(plan.input)
                 select = fill(plan.select, self.placeholders)
-                return self._step(f"SELECT\n{select}\nFROM {source}", plan.label, select)
+                written = "" if plan.label == "repartition" else select  # ours, in that case
+                return self._step(f"SELECT\n{select}\nFROM {source}", plan.label, written)
             case Filter():
                 source = self.relation(plan.input)
                 condition = fill(plan.condition, self.placeholders)
@@ -316,7 +317,7 @@ class Query:
         guilty = self._first_that_does_not_bind()
         if guilty is not None:
             step, error = guilty
-            message = _placed(str(error), self._with(step.name), step)
+            message = _placed(_readable(str(error), step), self._with(step.name), step)
             if self._nothing:
                 message = (
                     "the function before it made no rows here, so that its columns are unknown "
@@ -385,6 +386,20 @@ def _is_meant(message: str, text: str, step: Step) -> bool:
     if line is None or before is None:
         return False
     return before < int(line[1]) <= before + len(step.written.splitlines())
+
+
+_NO_COLUMNS = re.compile(r'No matching columns found that match regex "\(\?i\)\^\((.*)\)\$"')
+
+
+def _readable(message: str, step: Step) -> str:
+    """DuckDB's message in the user's terms, where it speaks of what we have made of his."""
+    none = _NO_COLUMNS.search(message)
+    if none is not None and not step.written:
+        names = re.sub(r"\\(.)", r"\1", none[1])
+        return f"there is no column {names!r}{message[none.end() :]}"
+    if step.operation in ("sql", "partial_sql") and "Table with name" in message:
+        return f"{message}\n(inputs are tables that stand in braces, as in FROM {{0}} or {{name}})"
+    return message
 
 
 def _placed(message: str, text: str, step: Step) -> str:

@@ -87,6 +87,11 @@ UNBOUND: dict[str, tuple[Callable[[DataFrame], DataFrame], str, str]] = {
     "distinct": (lambda df: df.distinct("zz"), "distinct", '"zz"'),
     "hash": (lambda df: df.repartition(2, hash_by=["n", "zz"]), "repartition", '"zz"'),
     "hash alone": (lambda df: df.repartition(2, hash_by="zz").map("n"), "repartition", "zz"),
+    "hash of what is not read": (
+        lambda df: df.repartition(2, hash_by="z(z").agg("count(*)"),
+        "repartition",
+        r"no column 'z\(z'",
+    ),
     "number": (lambda df: df.repartition(2, by="zz").map("n"), "repartition", "zz"),
     "window": (lambda df: df.window(partition_by="zz", w="rank()"), "window", '"zz"'),
     "select": (lambda df: df.select("zz"), "select", "LINE 1: zz"),
@@ -98,7 +103,7 @@ UNBOUND: dict[str, tuple[Callable[[DataFrame], DataFrame], str, str]] = {
     "table": (
         lambda df: df.session.partial_sql("SELECT n\nFROM nowhere, {0}", df),
         "partial_sql",
-        "LINE 2: FROM nowhere",
+        r"(?s)LINE 2: FROM nowhere|.*inputs are tables that stand in braces, as in FROM \{0\}",
     ),
 }
 
@@ -109,6 +114,18 @@ def test_names_that_do_not_exist_are_told_with_the_operation(df: DataFrame, case
     made = make(df)
     message = told(made.to_arrow, rf"^{operation}\b", text, kind=TaskError)
     assert len(message.splitlines()) < SCREEN
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE z AS FROM {0}", "set threads = 1", "attach 'x'"]
+)
+def test_what_is_no_query_is_refused(df: DataFrame, statement: str) -> None:
+    word = statement.split(maxsplit=1)[0].upper()
+    told(
+        lambda: df.session.partial_sql(statement, df),
+        rf"^partial_sql: a query expected \(SELECT, FROM, WITH, VALUES\), got {word}\n",
+        kind=PlanError,
+    )
 
 
 def test_values_that_do_not_fit_are_told_with_the_users_line(df: DataFrame) -> None:

@@ -116,6 +116,10 @@ LOST: dict[str, tuple[Callable[[DataFrame], Any], str]] = {
         lambda df: df.group_by("id").agg("max(v) as ID"),
         "agg: two columns would be called 'ID'",
     ),
+    "a window": (
+        lambda df: df.window(order_by="id", NAME="row_number()"),
+        "window: two columns would be called 'NAME'",
+    ),
     "a join": (
         lambda df: df.join(df.select("id", "v as V"), on="id", suffix=""),
         "both sides have a column 'V', and suffix is empty",

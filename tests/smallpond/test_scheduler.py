@@ -581,6 +581,6 @@ def test_more_than_there_is_is_said_once(
     with caplog.at_level(logging.WARNING, "smallpond"):
         setting.run(*(replace(task(f"t{i}", cpus=9), name="map") for i in range(3)))
     assert [record.getMessage() for record in caplog.records] == [
-        "map asks for 9 CPUs and any bytes, more than any worker has; it gets 2 CPUs and any bytes"
+        "map asks for 9 CPUs, more than any worker has; it gets 2 CPUs"
     ]
     assert {attempt.cpus for attempt in setting.executor.submitted} == {2}
