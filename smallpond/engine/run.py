@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from smallpond.columns import int64_array
+from smallpond.depth import deep
 from smallpond.engine import rows
 from smallpond.engine.duck import Instance
 from smallpond.engine.enums import described
@@ -233,6 +234,7 @@ class Run:
         return Stream(schema, batches(), native=True)
 
 
+@deep
 def run(attempt: Attempt, instance: Instance) -> Result:
     """Runs an attempt.
 

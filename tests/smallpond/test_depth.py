@@ -33,6 +33,7 @@ def test_many_steps(df: DataFrame) -> None:
     assert functools.reduce(lambda f, i: f.filter(f"a <> {i}"), numbers, df).count() == 10
     called = functools.reduce(lambda f, _: f.map(lambda row: row), range(100), df)
     assert called.map("a + 1 as a").agg("max(a) as m").take_all() == [{"m": STEPS + 10}]
+    assert chain.map(lambda row: row).limit(1).take_all() == [{"a": sum(numbers)}]  # in a process
     assert chain.explain().count("map: a + 399 as a") == 3
     assert "map: a + 399 as a" in repr(chain)
     assert sys.getrecursionlimit() == usual
