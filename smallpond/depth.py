@@ -8,8 +8,11 @@ import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-# Each step takes a few calls. DuckDB itself takes about a thousand steps at a time.
-_CALLS = 20_000
+from smallpond.errors import PlanError
+
+# Each step takes up to six calls, and DuckDB takes about a thousand steps at a time. With a limit
+# of 20,000 functions that call themselves without end, through C, crash Python 3.11.
+_CALLS = 6000
 
 _lock = threading.Lock()
 _users = 0
@@ -23,6 +26,9 @@ def deep(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Lets a function and what it calls go deeper than Python usually lets a program.
 
     The limit is the whole program's, so that it goes back when the last such function returns.
+
+    Raises:
+        PlanError: that was not enough.
     """
 
     @functools.wraps(function)
@@ -35,6 +41,8 @@ def deep(function: Callable[_P, _T]) -> Callable[_P, _T]:
             _users += 1
         try:
             return function(*args, **kwargs)
+        except RecursionError as error:
+            raise PlanError("too many steps at once; compute() some of them first") from error
         finally:
             with _lock:
                 _users -= 1

@@ -45,6 +45,13 @@ class Plan:
     @cached_property
     def key(self) -> str:
         """A hash of all that determines the rows, the same in every process and run."""
+        waiting = _without_key(self)
+        while waiting:  # so that a plan of many steps does not call itself as often
+            below = _without_key(waiting[-1])
+            if below:
+                waiting += below
+            else:
+                _ = waiting.pop().key
         digest = blake2b(digest_size=16)
         _feed_fields(digest, self)
         return digest.hexdigest()
@@ -532,6 +539,11 @@ def walk(plan: Plan) -> Iterator[Plan]:
         else:
             waiting.pop()
             yield node
+
+
+def _without_key(plan: Plan) -> list[Plan]:
+    """The inputs whose keys are not known yet."""
+    return [source for source in plan.inputs if "key" not in vars(source)]
 
 
 def _feed(digest: Any, value: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 import smallpond
 from smallpond.dataframe import DataFrame
 from smallpond.depth import deep
-from smallpond.errors import TaskError
+from smallpond.errors import PlanError, SmallpondError, UserCodeError
 
 STEPS = 400
 
@@ -55,7 +55,10 @@ def test_many_columns(df: DataFrame) -> None:
 def test_more_steps_than_duckdb_takes(df: DataFrame) -> None:
     chain = functools.reduce(lambda frame, i: frame.map(f"a + {i} as a"), range(1200), df)
     assert repr(chain).count("\n") == 1201
-    with pytest.raises(TaskError, match=r"1201 steps are more than .*; compute\(\) some of them"):
+    with pytest.raises(SmallpondError, match=r"steps .*; compute\(\) some of them first"):
+        chain.agg("sum(a) as s").take_all()
+    chain = functools.reduce(lambda frame, i: frame.map(f"a + {i} as a"), range(10_000), df)
+    with pytest.raises(PlanError, match=r"too many steps at once; compute\(\) some of them first"):
         chain.agg("sum(a) as s").take_all()
 
 
@@ -84,3 +87,13 @@ def test_the_limit_is_back_when_the_last_thread_has_returned() -> None:
     assert seen == [seen[0]] * 2
     assert seen[0] > usual
     assert sys.getrecursionlimit() == usual
+
+
+def test_functions_that_call_themselves_for_ever(df: DataFrame) -> None:
+    """In a worker, where plans have been walked through."""
+
+    def endless(row: dict[str, int]) -> dict[str, int]:
+        return dict(map(endless, [row]))  # type: ignore[arg-type]
+
+    with pytest.raises(UserCodeError, match="RecursionError"):
+        df.map(endless).count()
