@@ -12,7 +12,7 @@ from typing import Any
 
 from smallpond.errors import PlanError
 from smallpond.platform import get_platform
-from smallpond.storage import AnyPath, path_of
+from smallpond.storage import AnyPath, is_remote, path_of
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {f"{unit}i": 1024**power for unit, power in zip("kmgt", range(1, 5), strict=True)}
@@ -105,27 +105,34 @@ class Config:
         env = os.environ
         platform = env.get("SP_PLATFORM", platform)
         defaults = get_platform(platform)
-        num = _number("SP_NUM_EXECUTORS", env.get("SP_NUM_EXECUTORS"), num_executors)
+        num = _number("SP_NUM_EXECUTORS", env.get("SP_NUM_EXECUTORS"))
+        if num is None:
+            num = _whole("num_executors", num_executors, 0)
         address = env.get("SP_RAY_ADDRESS", ray_address)
         named = env.get("SP_JOBID", job_id)
         root = _root(env.get("SP_DATA_ROOT", data_root) or defaults.default_data_root())
         time = _time(env.get("SP_JOB_TIME", job_time))
-        if named is not None and not re.fullmatch(r"[\w.-]+", named):
+        if named is not None and not re.fullmatch(r"[\w.-]+", str(named)):
             raise PlanError(f"job_id: letters, digits, '.', '_' and '-' expected, got {named!r}")
         if named is not None and time is None:
             time = _earlier_time(root, named)
         kind = executor or ("ray" if address or num else "embedded")
         if kind not in ("embedded", "ray"):
             raise PlanError(f"executor must be 'embedded' or 'ray', got {executor!r}")
-        if cpus is not None and cpus < 1:
-            raise PlanError(f"cpus must be at least 1, got {cpus}")
+        if kind == "embedded" and (address or num):
+            asked = f"ray_address={address!r}" if address else f"num_executors={num}"
+            raise PlanError(f"executor='embedded' runs here, and {asked} elsewhere; leave one out")
+        if not 0 <= fault_inject_prob <= 1:
+            raise PlanError(f"fault_inject_prob must be from 0 to 1, got {fault_inject_prob}")
+        if storage_options is not None and not isinstance(storage_options, Mapping):
+            raise PlanError(f"storage_options: a dict expected, got {storage_options!r}")
         if platform_options and not num:
             raise PlanError(
                 f"init: unknown keyword {min(platform_options)!r} (a platform's own keywords need "
                 "num_executors)"
             )
         return Config(
-            job_id=named or defaults.default_job_id(),
+            job_id=str(named) if named is not None else defaults.default_job_id(),
             job_time=time or defaults.default_job_time(),
             data_root=root,
             num_executors=num or 0,
@@ -138,7 +145,7 @@ class Config:
             memory_bytes=None
             if memory_limit is None
             else parse_bytes(memory_limit, "memory_limit"),
-            cpus=cpus,
+            cpus=_whole("cpus", cpus, 1),
             progress=progress,
             speculate=speculative_exec,
             storage=tuple(sorted((storage_options or {}).items())),
@@ -148,20 +155,29 @@ class Config:
         )
 
 
-def _number(name: str, text: str | None, argument: int | None) -> int | None:
+def _number(name: str, text: str | None) -> int | None:
     if text is None:
-        return argument
+        return None
     if not text.isdigit():
         raise PlanError(f"{name}: a whole number expected, got {text!r}")
     return int(text)
+
+
+def _whole(name: str, value: int | None, least: int) -> int | None:
+    if value is not None and (not isinstance(value, int) or value < least):
+        raise PlanError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return value
 
 
 def _root(value: AnyPath | None) -> str:
     if value is None:
         return str(Path.home() / ".smallpond" / "data")
     value = path_of(value)
-    if "://" in value:
+    if value.endswith("://"):
+        raise PlanError(f"data_root: an address such as s3://bucket/folder expected, got {value!r}")
+    if is_remote(value):
         return value.rstrip("/")
+    value = value.removeprefix("file://")
     return str(Path(value).expanduser().absolute())
 
 

@@ -151,7 +151,15 @@ class Job:
             output, self._temp_root, time_zone(), config.storage, config.fault_probability
         )
         configure(output, dict(config.storage))
-        resumed = config.named and "://" not in output and Path(output).is_dir()
+        resumed = False
+        if "://" not in output:
+            resumed = config.named and Path(output).is_dir()
+            try:
+                Path(output).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise PlanError(
+                    f"data_root {config.data_root} cannot be written: {error}"
+                ) from error
         return Scheduler(
             self.executor,
             settings,

@@ -221,7 +221,24 @@ INIT: dict[str, tuple[dict[str, Any], str]] = {
     "executor": ({"executor": "zz"}, "executor must be 'embedded' or 'ray', got 'zz'"),
     "memory": ({"memory_limit": "zz"}, "memory_limit: a size such as '4GB'.*'zz'"),
     "no memory": ({"memory_limit": 0}, "memory_limit must be positive"),
-    "cpus": ({"cpus": 0}, "cpus must be at least 1, got 0"),
+    "cpus": ({"cpus": 0}, "cpus must be a whole number of at least 1, got 0"),
+    "half a CPU": ({"cpus": 1.5}, "cpus must be a whole number of at least 1, got 1.5"),
+    "workers": (
+        {"num_executors": "2"},
+        "num_executors must be a whole number of at least 0, got '2'",
+    ),
+    "workers elsewhere": (
+        {"num_executors": 2, "executor": "embedded"},
+        "executor='embedded' runs here, and num_executors=2 elsewhere; leave one out",
+    ),
+    "address elsewhere": (
+        {"ray_address": "auto", "executor": "embedded"},
+        "executor='embedded' runs here, and ray_address='auto' elsewhere",
+    ),
+    "faults": ({"fault_inject_prob": 2}, "fault_inject_prob must be from 0 to 1, got 2"),
+    "options": ({"storage_options": "key"}, "storage_options: a dict expected, got 'key'"),
+    "root": ({"data_root": "s3://"}, "data_root: an address such as .* expected, got 's3://'"),
+    "no root": ({"data_root": 5}, "a path must be a text, got 5"),
     "job": ({"job_id": "a/b"}, "job_id: letters, digits.*'a/b'"),
     "time": ({"job_time": "yesterday"}, "job_time: an ISO time expected, got 'yesterday'"),
 }
@@ -231,6 +248,16 @@ INIT: dict[str, tuple[dict[str, Any], str]] = {
 def test_init_refuses_what_makes_no_sense(case: str) -> None:
     kwargs, pattern = INIT[case]
     told(lambda: smallpond.init(**kwargs), pattern, kind=PlanError)
+
+
+def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with smallpond.init(data_root=tmp_path / "file" / "root", progress=False) as sp:
+        told(
+            sp.from_items([1]).map(lambda row: row).count,
+            "^data_root .*/file/root cannot be written: .*Not a directory",
+            kind=PlanError,
+        )
 
 
 def test_a_key_out_of_range_is_told_with_the_range(df: DataFrame) -> None:
