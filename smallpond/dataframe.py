@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from smallpond import sources
 from smallpond.errors import PlanError
 from smallpond.explain import tree
 from smallpond.functions import FunctionRef
@@ -28,6 +28,7 @@ from smallpond.plan import (
     Plan,
     Project,
     Repartition,
+    Saved,
     Shape,
     Sort,
     SortKey,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     import polars as pl
     from torch.utils.data import IterableDataset
 
+_calls = itertools.count()
 Mode = Literal["error", "overwrite", "append"]
 HowName = Literal["inner", "left", "right", "full", "semi", "anti", "cross"]
 
@@ -551,12 +553,29 @@ class DataFrame:
             compression: of Parquet.
             row_group_size: rows of a row group.
         """
-        options = (("COMPRESSION", literal(compression)), ("ROW_GROUP_SIZE", str(row_group_size)))
+        options = _parquet(compression, row_group_size)
         self._write(path, Format.PARQUET, mode, options, partition_by, file_size)
 
-    def write_parquet_lazy(self, path: AnyPath, **kwargs: Any) -> DataFrame:
-        """A DataFrame of the same rows that is written to a folder when it is computed."""
-        return Written(self, path, kwargs)
+    def write_parquet_lazy(
+        self,
+        path: AnyPath,
+        *,
+        mode: Mode = "error",
+        partition_by: str | Sequence[str] = (),
+        file_size: int | str | None = None,
+        compression: str = "zstd",
+        row_group_size: int = BATCH_ROWS,
+    ) -> DataFrame:
+        """The same rows, which are written to a folder, once, when they are first needed.
+
+        Arguments as for `write_parquet`. What is derived from this DataFrame needs them, too.
+        """
+        return self._with(
+            Saved(
+                self.plan, path_of(path), mode, _parquet(compression, row_group_size),
+                tuple(_names(partition_by)), _file_bytes(file_size), next(_calls),
+            )
+        )  # fmt: skip
 
     def write_csv(
         self,
@@ -596,8 +615,6 @@ class DataFrame:
         partition_by: str | Sequence[str],
         file_size: int | str | None,
     ) -> None:
-        from smallpond.config import parse_bytes  # noqa: PLC0415
-
         self._refresh()
         self.session.job.write(
             self.plan,
@@ -606,7 +623,7 @@ class DataFrame:
             mode,
             options,
             tuple(_names(partition_by)),
-            None if file_size is None else parse_bytes(file_size, "file_size"),
+            _file_bytes(file_size),
         )
 
 
@@ -637,36 +654,14 @@ class GroupBy:
         return self.agg(count="count(*)")
 
 
-class Written(DataFrame):
-    """Rows that are written to a folder when they are computed."""
-
-    def __init__(self, frame: DataFrame, path: AnyPath, kwargs: dict[str, Any]) -> None:
-        super().__init__(frame.session, frame.plan, frame.need_recompute)
-        self._frame = frame
-        self._path = path
-        self._kwargs = kwargs
-        self._done = False
-
-    def compute(self) -> None:
-        """Writes the files, once; the rows are then read from them."""
-        if not self._done:
-            self._frame.write_parquet(self._path, **self._kwargs)
-            self.plan = sources.files(
-                self._path, Format.PARQUET, self.session.job.config.storage, recursive=True
-            )
-            self._done = True
-
-    def _collect(self, plan: Plan) -> pa.Table:
-        unwritten = self.plan
-        self.compute()
-        return super()._collect(_replaced(plan, unwritten, self.plan))
+def _parquet(compression: str, row_group_size: int) -> tuple[tuple[str, str], ...]:
+    return (("COMPRESSION", literal(compression)), ("ROW_GROUP_SIZE", str(row_group_size)))
 
 
-def _replaced(plan: Plan, old: Plan, new: Plan) -> Plan:
-    if plan is old:
-        return new
-    inputs = tuple(_replaced(source, old, new) for source in plan.inputs)
-    return plan.with_inputs(inputs) if inputs else plan
+def _file_bytes(file_size: int | str | None) -> int | None:
+    from smallpond.config import parse_bytes  # noqa: PLC0415
+
+    return None if file_size is None else parse_bytes(file_size, "file_size")
 
 
 def _parsed(operation: str, text: str, kind: str) -> Any:

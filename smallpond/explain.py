@@ -25,6 +25,7 @@ from smallpond.plan import (
     Plan,
     Project,
     Repartition,
+    Saved,
     Sort,
     Sql,
     TaskOutput,
@@ -123,6 +124,8 @@ def line(node: Plan) -> str:
         case Repartition():
             keys = ", ".join([*node.columns, *(key.sql() for key in node.order)])
             text = f"repartition into {node.npartitions} by {node.by.value} {keys}"
+        case Saved():
+            text = f"write parquet to {node.folder}"
         case Write():
             text = f"write {node.format.value} to {node.folder}"
         case _:

@@ -43,6 +43,7 @@ from smallpond.plan import (
     Plan,
     Project,
     Repartition,
+    Saved,
     Shape,
     Sql,
     TaskOutput,
@@ -82,6 +83,7 @@ class Job:
         self._computed: dict[str, Computed] = {}
         self._implied: set[str] = set()  # of those, what nobody has asked for
         self._cached: set[str] = set()
+        self._saved: set[str] = set()
         self._lock = threading.RLock()  # held while something is computed
         self._making = threading.RLock()
         self._types: dict[str, dict[str, str]] = {}  # of plans' columns, by the plans' keys
@@ -200,20 +202,46 @@ class Job:
         return cut(whole, machine, to_driver=to_driver)
 
     def _with_computed(self, plan: Plan) -> Plan:
-        if not self._computed and not self._cached:
+        if not self._computed and not any(isinstance(node, Saved) for node in walk(plan)):
             return plan
 
         def visit(node: Plan) -> Plan:
-            if node.key in self._cached and node.key not in self._computed:
-                self._cached.discard(node.key)
-                self.compute(node)
             if node.key in self._computed:
                 return self._computed[node.key]
-            inputs = tuple(visit(source) for source in node.inputs)
+            if isinstance(node, Saved):
+                return visit(node.input)
+            inputs = [visit(source) for source in node.inputs]
             same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-            return node if same else node.with_inputs(inputs)
+            return node if same else node.with_inputs(tuple(inputs))
 
         return visit(plan)
+
+    def _prepare(self, plan: Plan) -> None:
+        """What a plan reads that is to be kept or written is computed before."""
+        if not self._cached and not any(isinstance(node, Saved) for node in walk(plan)):
+            return
+        waiting = [plan]
+        while waiting:
+            node = waiting.pop()
+            if node.key in self._computed:
+                continue
+            if isinstance(node, Saved):
+                self._save(node)
+            elif node.key in self._cached:
+                self._cached.discard(node.key)
+                self.compute(node)
+            else:
+                waiting += node.inputs
+
+    def _save(self, node: Saved) -> None:
+        if node.key in self._saved:
+            return
+        self.compute(node.input)
+        self.write(
+            node.input, node.folder, Format.PARQUET, node.mode, node.options, node.partition_by,
+            node.file_bytes,
+        )  # fmt: skip
+        self._saved.add(node.key)
 
     # ---- computing
 
@@ -223,6 +251,7 @@ class Job:
         with self._lock:
             self._implied.discard(plan.key)
             if plan.key not in self._computed:
+                self._prepare(plan)
                 graph = self.graph(plan)
                 results = self._run(graph)
                 self._computed[plan.key] = Computed(
@@ -277,7 +306,7 @@ class Job:
     @deep
     def is_computed(self, plan: Plan) -> bool:
         """Whether `compute` has been there."""
-        return plan.key in self._computed
+        return plan.key in self._computed or plan.key in self._saved
 
     @deep
     def forget(self, plan: Plan) -> None:
@@ -301,6 +330,7 @@ class Job:
         with self._lock:
             if isinstance(plan, Memory):
                 return plan.table
+            self._prepare(plan)
             return self.rows(plan, self.graph(plan, to_driver=True))
 
     def rows(self, plan: Plan, graph: Graph) -> pa.Table:

@@ -309,6 +309,23 @@ class Function(Nary):
 
 
 @dataclass(frozen=True)
+class Saved(Unary):
+    """Rows that are written to a folder of Parquet files as well, before anybody reads them.
+
+    Attributes:
+        folder, mode, options, partition_by, file_bytes: as `Job.write` takes them.
+        call: which of the program's wishes it is: each is fulfilled once.
+    """
+
+    folder: str
+    mode: str
+    options: tuple[tuple[str, str], ...]
+    partition_by: tuple[str, ...]
+    file_bytes: int | None
+    call: int
+
+
+@dataclass(frozen=True)
 class Held(Unary):
     """The same rows, computed once however many plans read them."""
 

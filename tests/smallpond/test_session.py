@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ import pytest
 
 import smallpond
 from smallpond.config import Config
-from smallpond.errors import MissingInputError, PlanError
+from smallpond.errors import MissingInputError, OutputExistsError, PlanError
 from smallpond.events import Metrics, State, TaskEvent
 from tests.oracles.smallpond import assert_same, query
 
@@ -305,12 +305,59 @@ def test_input_files_that_change_are_read_again(sp: smallpond.Session, tmp_path:
 def test_lazy_writing_writes_once(sp: smallpond.Session, tmp_path: Path) -> None:
     target = tmp_path / "out"
     lazy = sp.from_items([{"a": 3}, {"a": 4}]).write_parquet_lazy(str(target))
+    assert lazy.columns == ["a"]
+    assert f"write parquet to {target}" in lazy.explain("logical")
     assert not target.exists()
     assert lazy.count() == 2
     assert [path.suffix for path in target.iterdir()] == [".parquet"]
+    assert lazy.is_computed()
     assert lazy.take_all() == [{"a": 3}, {"a": 4}]
     sp.wait(lazy)
     assert len(list(target.iterdir())) == 1
+
+
+Uses: TypeAlias = dict[str, Callable[[smallpond.DataFrame, Path], object]]
+USES: Uses = {
+    "compute": lambda df, _: df.compute(),
+    "a derived frame": lambda df, _: df.map("b + 1 as c").filter("c > 3").take_all(),
+    "a join": lambda df, _: df.join(df, on="b").count(),
+    "SQL": lambda df, _: df.session.sql("SELECT count(*) AS n FROM {x}", x=df).take_all(),
+    "batches": lambda df, _: list(df.iter_batches()),
+    "another writer": lambda df, path: df.write_csv(path / "csv"),
+    "another lazy writer": lambda df, path: df.write_parquet_lazy(path / "more").compute(),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_whatever_needs_lazily_written_rows_writes_them(
+    sp: smallpond.Session, tmp_path: Path, calls: Calls, use: str
+) -> None:
+    target = tmp_path / "out"
+    schema = pa.schema({"b": pa.int64()})  # otherwise the function is asked for it
+    df = sp.from_items([{"a": 3}, {"a": 4}]).map(calls.function(), schema=schema)
+    df = df.map("b, b // 4 as k")
+    lazy = df.write_parquet_lazy(target, partition_by="k")
+    assert not target.exists()
+    USES[use](lazy, tmp_path)
+    assert sorted(path.name for path in target.iterdir()) == ["k=1", "k=2"]
+    assert lazy.to_arrow().column_names == ["b", "k"]
+    assert len(calls) == 2  # once for each row, for the files and for what is read later
+    with pytest.raises(OutputExistsError):
+        df.write_parquet_lazy(target, partition_by="k").count()
+    appended = df.write_parquet_lazy(target, partition_by="k", mode="append")
+    assert appended.count() == 2
+    assert sp.read_parquet(target, recursive=True).count() == 4
+
+
+def test_what_only_looks_at_a_plan_computes_nothing(sp: smallpond.Session, calls: Calls) -> None:
+    schema = pa.schema({"b": pa.int64()})
+    kept = sp.from_items([{"a": 1}]).map(calls.function(), schema=schema).cache()
+    assert kept.columns == ["b"]
+    assert "map" in kept.map("b + 1 as c").explain()
+    assert len(calls) == 0
+    assert not kept.is_computed()
+    assert kept.map("b + 1 as c").take_all() == [{"c": 3}]
+    assert kept.is_computed()
 
 
 # ---- the disk
