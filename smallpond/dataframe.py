@@ -427,7 +427,7 @@ class DataFrame:
     @property
     def schema(self) -> pa.Schema:
         """Names and Arrow types of the columns."""
-        return self.session.job.schema(self.plan)
+        return self.session.job.schemas.schema(self.plan)
 
     @property
     def columns(self) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import shutil
@@ -20,7 +19,7 @@ from smallpond.config import Config
 from smallpond.depth import deep
 from smallpond.engine.duck import Instances
 from smallpond.engine.enums import restored
-from smallpond.engine.query import Query, table_of
+from smallpond.engine.query import table_of
 from smallpond.errors import CorruptedDataError, PlanError
 from smallpond.events import Listener
 from smallpond.executors import Executor
@@ -33,19 +32,13 @@ from smallpond.plan import (
     By,
     Computed,
     Files,
-    Filter,
     Format,
     Function,
-    Gather,
-    Limit,
     Memory,
     Parts,
     Plan,
-    Project,
     Repartition,
     Saved,
-    Shape,
-    Sql,
     TaskOutput,
     Write,
     walk,
@@ -55,14 +48,13 @@ from smallpond.results import Results
 from smallpond.rows import rows_of
 from smallpond.rules import Spread, bottom_up, distribute, hold_shared, optimise
 from smallpond.scheduler import Scheduler
+from smallpond.schemas import Schemas
 from smallpond.sources import counted
-from smallpond.sql import quote, time_zone, without_names
-from smallpond.storage import DirectoryWriter, configure, register_with_duckdb, remove_folder
+from smallpond.sql import time_zone
+from smallpond.storage import DirectoryWriter, configure, remove_folder
 from smallpond.task import Result, Settings
 
 _REMEMBERED_PLANS = 100  # that were run; they hold on to the driver's tables
-_REMEMBERED_TYPES = 1000  # of plans
-_TRIED_ROWS = 1000  # of a function whose schema is asked for
 
 _log = logging.getLogger("smallpond")
 
@@ -86,9 +78,9 @@ class Job:
         self._saved: set[str] = set()
         self._lock = threading.RLock()  # held while something is computed
         self._making = threading.RLock()
-        self._types: dict[str, dict[str, str]] = {}  # of plans' columns, by the plans' keys
         self._instances: Instances | None = None
         self._remote_temp: str | None = None
+        self.schemas = Schemas(self._translator, self._with_computed, self.collect)
         self._closed = False
         self._pid = os.getpid()
 
@@ -194,7 +186,7 @@ class Job:
         self.plans.append(plan)
         machine = self.machine()
         npartitions = None if machine.shared_memory else 2 * machine.cpus
-        whole = distribute(self.optimised(plan), Spread(npartitions, kind_of=self._kind_of))
+        whole = distribute(self.optimised(plan), Spread(npartitions, kind_of=self.schemas.kind_of))
         whole = hold_shared(whole)
         slices = not machine.shared_memory or any(isinstance(n, Function) for n in walk(whole))
         if slices or any(isinstance(n, Repartition) and n.by is By.ROWS for n in walk(whole)):
@@ -419,109 +411,6 @@ class Job:
         """Gets ready for Python functions, while the user still writes the plan."""
         self.executor.warm()
 
-    @deep
-    def schema(self, plan: Plan) -> pa.Schema:
-        """Names and Arrow types of a plan's columns, of which no row is computed.
-
-        Only a Python function that does not say its schema has to be tried on some rows.
-        """
-        if isinstance(plan, Memory):
-            return plan.table.schema
-        with self._bound(plan) as relation:
-            return pa.schema([]) if relation is None else relation.limit(0).to_arrow_table().schema
-
-    @deep
-    def sql_types(self, plan: Plan) -> dict[str, str]:
-        """The SQL type of each column, which Arrow's may be too coarse to tell."""
-        with self._bound(plan) as relation:
-            if relation is None:
-                return {}
-            return dict(zip(relation.columns, map(str, relation.types), strict=True))
-
-    def _kind_of(self, plan: Plan, expression: str) -> str:
-        if any(isinstance(node, Function) and node.schema is None for node in walk(plan)):
-            return "DOUBLE"  # most likely; functions are not called to find out
-        return self.sql_types(Project(plan, f"({expression}) AS x", label="agg"))["x"]
-
-    @contextlib.contextmanager
-    def _bound(self, plan: Plan) -> Iterator[Any]:
-        """A DuckDB relation with the columns of a plan; None if nothing is known of them."""
-        short = self._shortened(plan)
-        typed = bottom_up(self._with_computed(short), self._typed)
-        udfs = [u for n in walk(typed) if isinstance(n, Project | Filter | Sql) for u in n.udfs]
-        with self._translator(tuple(udfs)) as con:
-            query = Query(con, {}, _no_stream)
-            for node in walk(typed):
-                if isinstance(node, Files):
-                    register_with_duckdb(con, [f.url for f in node.files], dict(node.storage))
-            try:
-                relation = None if query.is_nothing(typed) else con.sql(query.text(typed))
-            except duckdb_error() as error:
-                raise query.explain(error) from error
-            # What a function makes is known for certain only when it has made all of it.
-            if relation is not None and not any(isinstance(n, Function) for n in walk(short)):
-                self._remember(plan, relation)
-            yield relation
-
-    def _remember(self, plan: Plan, relation: Any) -> None:
-        types = dict(zip(relation.columns, map(str, relation.types), strict=True))
-        # In braces a query would have the names of other things.
-        if len(types) < len(relation.columns) or any(
-            "{" in text for item in types.items() for text in item
-        ):
-            return
-        with self._making:
-            self._types[plan.key] = types
-            while len(self._types) > _REMEMBERED_TYPES:
-                del self._types[next(iter(self._types))]
-
-    def _shortened(self, plan: Plan) -> Plan:
-        """The plan over inputs of the same types, where these are known, instead of its own."""
-        done: dict[int, Plan] = {}
-
-        def visit(node: Plan) -> Plan:
-            if id(node) not in done:
-                types = self._types.get(node.key)
-                done[id(node)] = over_known(node) if types is None else nothing_of(types)
-            return done[id(node)]
-
-        def over_known(node: Plan) -> Plan:
-            return node.with_inputs(tuple(map(visit, node.inputs))) if node.inputs else node
-
-        def nothing_of(types: dict[str, str]) -> Plan:
-            items = ", ".join(f"NULL::{kind} AS {quote(name)}" for name, kind in types.items())
-            return Sql((), f"SELECT {items} LIMIT 0", label="read")
-
-        return over_known(plan)
-
-    def _typed(self, node: Plan) -> Plan:
-        """A node with the same columns that a query can bind: nothing moves, no function runs."""
-        match node:
-            case Computed():
-                return Parts(tuple(part for _, parts in node.partitions for part in parts))
-            case Gather():
-                return node.input
-            case Repartition(keep_column=str() as kept):
-                number = "0" if node.by is not By.COLUMN else node.columns[0]
-                return Project(node.sources[0], f"*, ({number})::BIGINT AS {quote(kept)}")
-            case Repartition():
-                return node.sources[0]
-            case Function(shape=Shape.ROW_TO_BOOL):
-                return node.sources[0]
-            case Function():
-                schema = node.schema
-                if schema is None:
-                    few = tuple(Limit(source, _TRIED_ROWS) for source in node.sources)
-                    schema = self.collect(node.with_inputs(few)).schema
-                return Memory(schema.to_string(), schema.empty_table())
-            case Project():
-                return dataclasses.replace(node, select=without_names(node.select))
-            case Filter():
-                return dataclasses.replace(node, condition=without_names(node.condition))
-            case Sql():
-                return dataclasses.replace(node, query=without_names(node.query))
-        return node
-
     # ---- writing
 
     @deep
@@ -576,14 +465,3 @@ class Job:
 def _owners(many: Iterable[Sequence[Part]]) -> set[str]:
     """The keys of the tasks that wrote parts."""
     return {Results.owner(part.url) for parts in many for part in parts}
-
-
-def _no_stream(node: Function) -> pa.RecordBatchReader:
-    raise AssertionError(node.label)
-
-
-def duckdb_error() -> type[Exception]:
-    """DuckDB's base class of errors, imported when needed."""
-    import duckdb  # noqa: PLC0415
-
-    return duckdb.Error

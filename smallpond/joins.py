@@ -53,7 +53,7 @@ def joined(
             )
     select = _select(left_schema, right_schema, left_keys, right_keys, kind, suffix)
     left_types, right_types = (
-        side.session.job.sql_types(side.plan) if left_keys else {} for side in (left, right)
+        side.session.job.schemas.sql_types(side.plan) if left_keys else {} for side in (left, right)
     )
     compared_as = tuple(
         _compared(left_types[a], right_types[b]) for a, b in zip(left_keys, right_keys, strict=True)
