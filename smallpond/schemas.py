@@ -117,7 +117,10 @@ class Schemas:
                 del self._types[next(iter(self._types))]
 
     def _shortened(self, plan: Plan) -> Plan:
-        """The plan over inputs of the same types, where these are known, instead of its own."""
+        """The plan over inputs of the same types, where these are known, instead of its own.
+
+        A function whose schema has to be found out keeps its inputs, for it needs rows.
+        """
         done: dict[int, Plan] = {}
 
         def visit(node: Plan) -> Plan:
@@ -127,6 +130,8 @@ class Schemas:
             return done[id(node)]
 
         def over_known(node: Plan) -> Plan:
+            if isinstance(node, Function) and node.schema is None:
+                return node
             return node.with_inputs(tuple(map(visit, node.inputs))) if node.inputs else node
 
         def nothing_of(types: dict[str, str]) -> Plan:

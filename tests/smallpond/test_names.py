@@ -165,6 +165,14 @@ def test_types_are_remembered_as_they_are(sp: smallpond.Session) -> None:
     assert braces.map("*").columns == ["a{b}", "c"]
 
 
+def test_a_function_is_asked_for_its_schema_with_rows(sp: smallpond.Session) -> None:
+    known = sp.from_items([1, 2]).map("item AS a")
+    assert known.columns == ["a"]
+    called = known.map(lambda row: {"m": row["a"] * 1.5})
+    assert called.columns == ["m"]
+    assert called.map("m + 1 AS n").columns == ["n"]
+
+
 def test_what_a_function_made_of_the_first_rows_is_not_remembered(sp: smallpond.Session) -> None:
     df = sp.from_items(list(range(2000))).map(lambda row: {"v": 1 if row["item"] < 1000 else 1.5})
     doubled = df.map("v * 2 as v")
