@@ -46,7 +46,7 @@ from smallpond.plan import (
 from smallpond.report import Bars, Recorder, progress_listener
 from smallpond.results import Results
 from smallpond.rows import rows_of
-from smallpond.rules import Spread, bottom_up, distribute, hold_shared, optimise
+from smallpond.rules import Spread, bottom_up, distribute, hold_shared, optimise, replaced
 from smallpond.scheduler import Scheduler
 from smallpond.schemas import Schemas
 from smallpond.sources import counted
@@ -194,25 +194,15 @@ class Job:
         return cut(whole, machine, to_driver=to_driver)
 
     def _with_computed(self, plan: Plan) -> Plan:
-        if not self._computed and not any(isinstance(node, Saved) for node in walk(plan)):
-            return plan
-
-        def visit(node: Plan) -> Plan:
-            if node.key in self._computed:
-                return self._computed[node.key]
-            if isinstance(node, Saved):
-                return visit(node.input)
-            inputs = [visit(source) for source in node.inputs]
-            same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-            return node if same else node.with_inputs(tuple(inputs))
-
-        return visit(plan)
+        if self._computed:
+            plan = replaced(plan, lambda node: self._computed.get(node.key))
+        return bottom_up(plan, lambda node: node.input if isinstance(node, Saved) else node)
 
     def _prepare(self, plan: Plan) -> None:
         """What a plan reads that is to be kept or written is computed before."""
         if not self._cached and not any(isinstance(node, Saved) for node in walk(plan)):
             return
-        waiting = [plan]
+        waiting, seen = [plan], {id(plan)}
         while waiting:
             node = waiting.pop()
             if node.key in self._computed:
@@ -223,7 +213,9 @@ class Job:
                 self._cached.discard(node.key)
                 self.compute(node)
             else:
-                waiting += node.inputs
+                below = [source for source in node.inputs if id(source) not in seen]
+                seen.update(map(id, below))
+                waiting += below
 
     def _save(self, node: Saved) -> None:
         if node.key in self._saved:

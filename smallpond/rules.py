@@ -70,6 +70,29 @@ def bottom_up(plan: Plan, rule: Callable[[Plan], Plan]) -> Plan:
     return done[id(plan)]
 
 
+def replaced(plan: Plan, other: Callable[[Plan], Plan | None]) -> Plan:
+    """Puts other plans in the place of nodes, from the top down; shared nodes stay shared.
+
+    Args:
+        plan: what to look at.
+        other: what comes in the place of a node; None keeps it, over inputs that are looked at.
+    """
+    done: dict[int, Plan] = {}
+
+    def visit(node: Plan) -> Plan:
+        if id(node) not in done:
+            found = other(node)
+            done[id(node)] = over_inputs(node) if found is None else found
+        return done[id(node)]
+
+    def over_inputs(node: Plan) -> Plan:
+        inputs = [visit(source) for source in node.inputs]
+        same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+        return node if same else node.with_inputs(tuple(inputs))
+
+    return visit(plan)
+
+
 def flat_union(node: Plan) -> Plan:
     """A union of unions as one, so that hundreds, made one after another, are not as deep."""
     if not isinstance(node, Union) or not any(isinstance(s, Union) for s in node.sources):

@@ -30,7 +30,7 @@ from smallpond.plan import (
     Sql,
     walk,
 )
-from smallpond.rules import bottom_up
+from smallpond.rules import bottom_up, replaced
 from smallpond.sql import quote, without_names
 from smallpond.storage import register_with_duckdb
 
@@ -74,9 +74,7 @@ class Schemas:
     def sql_types(self, plan: Plan) -> dict[str, str]:
         """The SQL type of each column, which Arrow's may be too coarse to tell."""
         with self._bound(plan) as relation:
-            if relation is None:
-                return {}
-            return dict(zip(relation.columns, map(str, relation.types), strict=True))
+            return {} if relation is None else _types_of(relation)
 
     def kind_of(self, plan: Plan, expression: str) -> str:
         """The SQL type of an expression over a plan's rows."""
@@ -105,7 +103,7 @@ class Schemas:
             yield relation
 
     def _remember(self, plan: Plan, relation: Any) -> None:
-        types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+        types = _types_of(relation)
         # In braces a query would have the names of other things.
         if len(types) < len(relation.columns) or any(
             "{" in text for item in types.items() for text in item
@@ -121,24 +119,17 @@ class Schemas:
 
         A function whose schema has to be found out keeps its inputs, for it needs rows.
         """
-        done: dict[int, Plan] = {}
 
-        def visit(node: Plan) -> Plan:
-            if id(node) not in done:
-                types = self._types.get(node.key)
-                done[id(node)] = over_known(node) if types is None else nothing_of(types)
-            return done[id(node)]
-
-        def over_known(node: Plan) -> Plan:
+        def known(node: Plan) -> Plan | None:
             if isinstance(node, Function) and node.schema is None:
                 return node
-            return node.with_inputs(tuple(map(visit, node.inputs))) if node.inputs else node
-
-        def nothing_of(types: dict[str, str]) -> Plan:
+            types = None if node is plan else self._types.get(node.key)
+            if types is None:
+                return None
             items = ", ".join(f"NULL::{kind} AS {quote(name)}" for name, kind in types.items())
             return Sql((), f"SELECT {items} LIMIT 0", label="read")
 
-        return over_known(plan)
+        return replaced(plan, known)
 
     def _typed(self, node: Plan) -> Plan:
         """A node with the same columns that a query can bind: nothing moves, no function runs."""
@@ -167,6 +158,10 @@ class Schemas:
             case Sql():
                 return dataclasses.replace(node, query=without_names(node.query))
         return node
+
+
+def _types_of(relation: Any) -> dict[str, str]:
+    return dict(zip(relation.columns, map(str, relation.types), strict=True))
 
 
 def _no_stream(node: Function) -> pa.RecordBatchReader:
