@@ -22,6 +22,14 @@ def sp(tmp_path: Path) -> Iterator[smallpond.Session]:
         yield session
 
 
+@pytest.fixture(scope="module")
+def session_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[smallpond.Session]:
+    """The same, for all tests of a module."""
+    root = str(tmp_path_factory.mktemp("root"))
+    with smallpond.init(data_root=root, cpus=2, progress=False) as session:
+        yield session
+
+
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Storage options of a real S3 server that has the bucket "data"."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,8 @@ SCREEN = 24
 
 
 @pytest.fixture(scope="module")
-def sp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[smallpond.Session]:
-    root = str(tmp_path_factory.mktemp("root"))
-    with smallpond.init(data_root=root, cpus=2, progress=False) as session:
-        yield session
+def sp(session_of_module: smallpond.Session) -> smallpond.Session:
+    return session_of_module
 
 
 @pytest.fixture(scope="module")

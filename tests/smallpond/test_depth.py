@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,10 +17,8 @@ STEPS = 400
 
 
 @pytest.fixture(scope="module")
-def df(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataFrame]:
-    root = str(tmp_path_factory.mktemp("root"))
-    with smallpond.init(data_root=root, cpus=2, progress=False) as session:
-        yield session.from_items([{"a": i} for i in range(STEPS + 10)])
+def df(session_of_module: smallpond.Session) -> DataFrame:
+    return session_of_module.from_items([{"a": i} for i in range(STEPS + 10)])
 
 
 def test_many_steps(df: DataFrame) -> None:

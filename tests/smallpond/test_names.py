@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import duckdb
@@ -21,10 +21,8 @@ RIGHT = pa.table({"ID": [1, 2, 9], "name": ["p", "q", "r"], "W": [0, 1, 2]})
 
 
 @pytest.fixture(scope="module")
-def sp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[smallpond.Session]:
-    root = str(tmp_path_factory.mktemp("root"))
-    with smallpond.init(data_root=root, cpus=2, progress=False) as session:
-        yield session
+def sp(session_of_module: smallpond.Session) -> smallpond.Session:
+    return session_of_module
 
 
 @pytest.fixture(scope="module")

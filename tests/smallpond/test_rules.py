@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,10 +48,8 @@ GLOBAL = (Aggregate, Distinct, Sort, Window, Join)
 
 
 @pytest.fixture(scope="module")
-def sp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[smallpond.Session]:
-    root = str(tmp_path_factory.mktemp("root"))
-    with smallpond.init(data_root=root, cpus=2, progress=False) as session:
-        yield session
+def sp(session_of_module: smallpond.Session) -> smallpond.Session:
+    return session_of_module
 
 
 def rows_of(sp: smallpond.Session, plan: Plan) -> pa.Table:
