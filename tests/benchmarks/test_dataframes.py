@@ -380,8 +380,9 @@ def test_a_cap_goes_with_a_limit() -> None:
 
 
 def _parent_and_child() -> subprocess.Popen[str]:
-    """A process that has started another one; both wait."""
-    waits = "import time; print(1, flush=True); time.sleep(60)"
+    """A process that has started another one, which has worked for 0.05 s; both wait."""
+    works = "import os, time\nwhile sum(os.times()[:2]) < 0.05: pass\n"
+    waits = works + "print(1, flush=True); time.sleep(60)"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {waits!r}])"
     pipe = subprocess.PIPE
     parent = subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True)
@@ -410,7 +411,7 @@ def test_a_tree_has_the_children_of_children() -> None:
         each = [tree.memory_bytes([pid]) for pid in pids]
         assert tree.memory_bytes(pids) <= sum(each)
         assert min(each) > 10**6
-        assert tree.cpu_seconds(pids) > 0
+        assert tree.cpu_seconds(pids) >= 0.05
         tree.end(pids)
     _wait_until_gone(pids)
     tree.end(pids)  # again: they are gone, and that is no error
