@@ -17,11 +17,9 @@ from smallpond.leaves import size_of
 from smallpond.plan import (
     Aggregate,
     By,
-    Concat,
     Distinct,
     Files,
     Filter,
-    Format,
     Function,
     Gather,
     Held,
@@ -103,24 +101,24 @@ def flat_union(node: Plan) -> Plan:
 
 def push_filter(node: Plan) -> Plan:
     """A filter below what moves or sorts rows: fewer rows to move."""
-    if not isinstance(node, Filter) or node.udfs:
+    if not isinstance(node, Filter) or node.udfs or not _passes(node.condition, node.input):
         return node
-    uses = refers(node.condition, "where")
-    if uses.volatile or uses.has_subquery or uses.has_window or "{" in node.condition:
-        return node
-    below = node.input
+    pushed = (push_filter(dataclasses.replace(node, input=s)) for s in node.input.inputs)
+    return node.input.with_inputs(tuple(pushed))
+
+
+def _passes(condition: str, below: Plan) -> bool:
+    """Whether it makes no difference if rows are filtered before or after a node."""
+    uses = refers(condition, "where")
+    if uses.volatile or uses.has_subquery:
+        return False
     match below:
-        case Sort() | Gather():
-            return below.with_inputs((push_filter(dataclasses.replace(node, input=below.input)),))
-        # Not below a union: an input may lack the column, or have it in another type.
-        case Repartition(by=By.HASH | By.COLUMN, keep_column=None) | Concat():
-            pushed = tuple(push_filter(dataclasses.replace(node, input=s)) for s in below.inputs)
-            return below.with_inputs(pushed)
-        case Distinct(on=()):
-            return below.with_inputs((push_filter(dataclasses.replace(node, input=below.input)),))
-        case Aggregate() if below.keys and _only_keys(uses, below):
-            return below.with_inputs((push_filter(dataclasses.replace(node, input=below.input)),))
-    return node
+        # Not a union: an input may lack the column, or have it in another type.
+        case Sort() | Distinct(on=()) | Repartition(by=By.HASH | By.COLUMN, keep_column=None):
+            return True
+        case Aggregate():
+            return bool(below.keys) and _only_keys(uses, below)
+    return False
 
 
 def _only_keys(uses: Refers, node: Aggregate) -> bool:
@@ -154,9 +152,9 @@ def prune(plan: Plan) -> Plan:
 
 def _prune(node: Plan, needed: frozenset[str] | None) -> Plan:
     match node:
-        case Files() if needed is not None and node.format is Format.PARQUET:
+        case Files() if needed is not None:
             return _read_only(node, needed)
-        case Repartition() if needed is not None and node.by in (By.HASH, By.COLUMN, By.RANGE):
+        case Repartition() if needed is not None:
             return _move_only(node, needed)
     wants = _wants(node, needed)
     inputs = tuple(_prune(s, w) for s, w in zip(node.inputs, wants, strict=True))
@@ -168,7 +166,7 @@ def _read_only(node: Files, needed: frozenset[str]) -> Files:
     """Columns in the order of the file are not known here; any order will do, for nodes above
     name what they take. Names differ from the file's in case only at most, as in SQL.
     """
-    if node.columns is None or not needed:
+    if node.columns is None:
         return node
     lowered = {name.lower() for name in needed}
     kept = tuple(name for name in node.columns if name.lower() in lowered)
@@ -176,7 +174,7 @@ def _read_only(node: Files, needed: frozenset[str]) -> Files:
 
 
 def _move_only(node: Repartition, needed: frozenset[str]) -> Plan:
-    keys = [refers(f"({e})") for e in (*node.columns, *(k.expression for k in node.order))]
+    keys = [refers(f"({expression})") for expression in node.columns]
     if not keys or any(key.columns is None for key in keys):
         return node.with_inputs(tuple(_prune(s, None) for s in node.inputs))
     wanted = needed.union(*(key.columns or () for key in keys))
@@ -188,8 +186,6 @@ def _move_only(node: Repartition, needed: frozenset[str]) -> Plan:
 def _narrowed(source: Plan, wanted: frozenset[str]) -> Plan:
     """Takes the wanted columns, however their names are written; those that exist, at least."""
     if isinstance(source, Files) and source.columns is not None:
-        return source
-    if isinstance(source, Project) and source.select.startswith("COLUMNS("):
         return source
     pattern = "|".join(_escaped(name) for name in sorted(wanted))
     if not pattern:
@@ -205,7 +201,7 @@ def _wants(node: Plan, needed: frozenset[str] | None) -> tuple[frozenset[str] | 
     """The columns that a node needs of each input, None for all."""
     match node:
         case Project():
-            return (_columns(refers(node.select)),)
+            return (refers(node.select).columns,)
         case Filter():
             return (_plus(needed, refers(node.condition, "where")),)
         case Aggregate():
@@ -219,14 +215,10 @@ def _wants(node: Plan, needed: frozenset[str] | None) -> tuple[frozenset[str] | 
         case Sql(setup=()):
             try:
                 named = {str(i): f"t{i}" for i in range(len(node.sources))}
-                return (_columns(refers(fill(node.query, named), "query")),) * len(node.sources)
+                return (refers(fill(node.query, named), "query").columns,) * len(node.sources)
             except ValueError:
                 return (None,) * len(node.sources)
     return (None,) * len(node.inputs)
-
-
-def _columns(uses: Refers) -> frozenset[str] | None:
-    return uses.columns if uses.columns is None or "columns" not in uses.functions else None
 
 
 def _plus(needed: frozenset[str] | None, uses: Refers) -> frozenset[str] | None:
@@ -237,13 +229,12 @@ def _plus(needed: frozenset[str] | None, uses: Refers) -> frozenset[str] | None:
 
 def hold_shared(plan: Plan) -> Plan:
     """Python functions whose rows are read in several places are called for them once."""
-    if not any(isinstance(node, Function) for node in walk(plan)):
-        return plan
-    nodes = {node.key: node for node in walk(plan)}
+    nodes = {node.key: node for node in walk(plan)}  # inputs first
     uses = Counter(source.key for node in nodes.values() for source in node.inputs)
-    costly = {
-        key for key, node in nodes.items() if any(isinstance(n, Function) for n in walk(node))
-    }
+    costly: set[str] = set()
+    for key, node in nodes.items():
+        if isinstance(node, Function) or any(source.key in costly for source in node.inputs):
+            costly.add(key)
     made: dict[str, Plan] = {}
 
     def visit(node: Plan) -> Plan:
@@ -332,7 +323,7 @@ def _aggregate(node: Aggregate, n: int, spread: Spread) -> Plan:
         moved = Repartition((partial,), n, By.HASH, keys, dimension=_dimension(node))
         return Gather(_local(Aggregate(moved, plain, then), "group_by"))
     if not keys:
-        return dataclasses.replace(node, input=Gather(node.input))
+        return node
     expressions = tuple(expression for _, expression in node.keys)
     moved = Repartition((node.input,), n, By.HASH, expressions, dimension=_dimension(node))
     return Gather(_local(Aggregate(moved, node.keys, node.aggregates), "group_by"))
@@ -382,7 +373,7 @@ def _sort(node: Sort, n: int) -> Plan:
     if n == 1:
         return node
     moved = Repartition((node.input,), n, By.RANGE, order=node.keys, dimension=_dimension(node))
-    return Gather(Sort(moved, node.keys, partial=True, demand=node.demand))
+    return Gather(Sort(moved, node.keys, partial=True))
 
 
 def _window(node: Window, n: int) -> Plan:

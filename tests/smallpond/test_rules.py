@@ -19,6 +19,8 @@ from smallpond.plan import (
     By,
     Distinct,
     Files,
+    Gather,
+    Held,
     Join,
     Limit,
     Plan,
@@ -33,10 +35,12 @@ from smallpond.rules import (
     bottom_up,
     distribute,
     flat_union,
+    hold_shared,
     optimise,
     prune,
     push_filter,
     push_limit,
+    replaced,
     top_rows,
 )
 from tests.oracles.smallpond import Op, assert_first, assert_same, query, run
@@ -114,6 +118,7 @@ BELOW: dict[str, Callable[[DataFrame], DataFrame]] = {
     "Repartition by a number": lambda df: df.repartition(9, by="a").filter("a > 1"),
     "Distinct": lambda df: df.distinct().filter("b > 1"),
     "Aggregate": lambda df: df.group_by("a").agg("sum(b) AS s").filter("a > 1"),
+    "Aggregate of a quoted key": lambda df: df.group_by('"a"').agg("sum(b) AS s").filter("a > 1"),
 }
 
 
@@ -125,11 +130,17 @@ def test_filters_go_below_what_moves_rows(sp: smallpond.Session, df: DataFrame, 
     assert_same(rows_of(sp, pushed), rows_of(sp, plan))
 
 
+@smallpond.udf(params=[smallpond.UDFType.BIGINT], return_type=smallpond.UDFType.BOOLEAN)
+def known(a: int) -> bool:
+    return a > 2
+
+
 ABOVE: dict[str, Callable[[DataFrame], DataFrame]] = {
     "limit": lambda df: df.limit(2).filter("a > 1"),
     "aggregate": lambda df: df.group_by("a").agg("sum(b) AS s").filter("s > 1"),
     "no keys": lambda df: df.agg("sum(b) AS s", "max(a) AS a").filter("a < 1"),
     "nothing": lambda df: df.agg("count(*) AS n").filter("1 = 0"),
+    "all columns": lambda df: df.group_by("a").agg("sum(b) AS s").filter("COLUMNS(*) > 1"),
     "computed key": lambda df: df.group_by("a % 2 AS a").agg("sum(b) AS s").filter("a = 1"),
     "some of each": lambda df: df.distinct("b").filter("a > 100"),
     "window": lambda df: df.window(order_by="a", r="row_number()").filter("a > 2"),
@@ -140,6 +151,7 @@ ABOVE: dict[str, Callable[[DataFrame], DataFrame]] = {
     ),
     "chance": lambda df: df.sort("a").filter("random() >= 0"),
     "subquery": lambda df: df.sort("a").filter("a > (SELECT 2)"),
+    "unknown function": lambda df: df.sort("a").filter("known(a)", udfs=[known]),
     "union": lambda df: df.union(df.map("a")).filter("b IS NULL"),
     "join": lambda df: df.join(df, on="a", how="left").filter("b_right > 1"),
 }
@@ -182,6 +194,7 @@ def test_limits_go_below_what_keeps_the_number_of_rows(
         df.map("sum(a) AS s"),
         df.map("row_number() OVER (ORDER BY a DESC) AS r"),
         df.map("random() AS r"),
+        df.map("a + (SELECT 2) AS s"),
         df.filter("a > 1"),
         df.flat_map(lambda row: [row, row]),
         df.filter(lambda row: row["a"] > 1),
@@ -192,31 +205,103 @@ def test_limits_go_below_what_keeps_the_number_of_rows(
         assert kinds(push_limit(stays.limit(2).plan))[0] == "Limit"
 
 
-def test_columns_that_nobody_asks_for_are_neither_read_nor_moved(
-    sp: smallpond.Session, df: DataFrame, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+@pytest.fixture(scope="module")
+def read(sp: smallpond.Session, tmp_path_factory: pytest.TempPathFactory) -> DataFrame:
+    """Columns a, b, c and one whose name holds theirs and what patterns and texts end with."""
     folder = tmp_path_factory.mktemp("data")
-    pq.write_table(rows_of(sp, df.plan), folder / "t.parquet")
-    read = sp.read_parquet(str(folder), columns=["a", "b", "c"])
+    table = pa.table(
+        {"a": [1, 2, 3, 4], "b": [1, 1, 2, 5], "c": ["x", "y", "z", "w"], "b'(a": [5, 6, 7, 8]}
+    )
+    pq.write_table(table, folder / "t.parquet")
+    return sp.read_parquet(str(folder), columns=table.column_names)
 
-    def columns(plan: Plan) -> list[tuple[str, ...] | None]:
-        return [node.columns for node in walk(prune(plan)) if isinstance(node, Files)]
 
-    assert columns(read.map("a").plan) == [("a",)]
-    assert columns(read.map("A + 1 AS x").plan) == [("a",)]
-    assert columns(read.filter("c = 'x'").map("a").plan) == [("a", "c")]
-    assert columns(read.sort("b").map("a").plan) == [("a", "b")]
-    assert columns(read.group_by("b").agg("sum(a) AS s").plan) == [("a", "b")]
-    assert columns(read.plan) == columns(read.map("*").plan) == [("a", "b", "c")]
-    assert columns(read.map("COLUMNS('a')").plan) == [("a", "b", "c")]
-    assert columns(read.map("t: t").plan) != [()]
-    moved = prune(read.repartition(2, hash_by="b").map("a").plan)
-    [repartition] = [node for node in walk(moved) if isinstance(node, Repartition)]
-    assert set(rows_of(sp, repartition.inputs[0]).column_names) == {"a", "b"}
-    assert_same(rows_of(sp, moved), query("SELECT a FROM t", t=rows_of(sp, df.plan)))
-    wide = df.repartition(2, hash_by="b").map("a").plan
-    [repartition] = [node for node in walk(prune(wide)) if isinstance(node, Repartition)]
-    assert set(rows_of(sp, repartition.inputs[0]).column_names) == {"a", "b"}
+ALL = ("a", "b", "c", "b'(a")
+
+READ: dict[str, tuple[Callable[[DataFrame], DataFrame], tuple[str, ...]]] = {
+    "all": (lambda df: df, ALL),
+    "star": (lambda df: df.map("*"), ALL),
+    "one": (lambda df: df.map("b"), ("b",)),
+    "capitals": (lambda df: df.map("B + 1 AS x"), ("b",)),
+    "none": (lambda df: df.agg("count(*) AS n"), ("a",)),
+    "condition": (lambda df: df.filter("c = 'x'").map("a"), ("a", "c")),
+    "order": (lambda df: df.sort("b").map("a"), ("a", "b")),
+    "group": (lambda df: df.group_by("b").agg("sum(a) AS s"), ("a", "b")),
+    "group without aggregate": (lambda df: df.group_by("b").agg("count(*) AS n"), ("b",)),
+    "whole window": (lambda df: df.select("sum(b) OVER () AS s"), ("b",)),
+    "rows that differ": (lambda df: df.distinct().map("b"), ALL),
+    "pattern": (lambda df: df.map("COLUMNS('a')"), ALL),
+    "pattern in a condition": (lambda df: df.filter("COLUMNS('b') > 1").map("a"), ALL),
+    "pattern in an order": (lambda df: df.sort("COLUMNS('^b$')").map("a"), ALL),
+    "pattern in an aggregate": (lambda df: df.agg("sum(COLUMNS('^b$'))"), ALL),
+    "query": (lambda df: df.session.partial_sql("SELECT b FROM {0}", df), ("b",)),
+    "query for a pattern": (
+        lambda df: df.session.partial_sql("SELECT COLUMNS('b') FROM {0}", df), ALL
+    ),
+    "function": (lambda df: df.map(lambda row: {"b": row["b"]}), ALL),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", READ)
+def test_columns_that_nobody_asks_for_are_not_read(
+    sp: smallpond.Session, read: DataFrame, case: str
+) -> None:
+    make, wanted = READ[case]
+    plan = make(read).plan
+    pruned = prune(plan)
+    assert [node.columns for node in walk(pruned) if isinstance(node, Files)] == [wanted]
+    assert_same(rows_of(sp, pruned), rows_of(sp, plan))
+
+
+def test_queries_that_are_set_up_may_take_any_column(read: DataFrame) -> None:
+    setup = ("CREATE MACRO f() AS b",)
+    plan = Sql((read.plan,), "SELECT f() FROM {0}", setup=setup, label="sql")
+    assert [node.columns for node in walk(prune(plan)) if isinstance(node, Files)] == [ALL]
+
+
+MOVED: dict[str, tuple[Callable[[DataFrame], DataFrame], set[str]]] = {
+    "key and value": (lambda df: df.repartition(2, hash_by="b").map("a"), {"a", "b"}),
+    "capitals": (lambda df: df.repartition(2, hash_by="B").map("A"), {"a", "b"}),
+    "name for patterns": (lambda df: df.repartition(2, hash_by="b'(a").map("a"), {"a", "b'(a"}),
+    "number": (lambda df: df.repartition(9, by="a + 1").map("b"), {"a", "b"}),
+    "number of any column": (
+        lambda df: df.repartition(9, by="least(*COLUMNS('a$'))").map("b"), {*ALL}
+    ),
+    "no column": (lambda df: df.repartition(2, by="0").agg("count(*) AS n"), set()),
+    "kept number": (
+        lambda df: df.repartition(2, by="0", drop_partition_column=False).map("__data_partition__"),
+        set(),
+    ),
+    "equal pieces": (lambda df: df.repartition(2, by_rows=True).map("a"), {*ALL}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MOVED)
+@pytest.mark.parametrize("source", ["memory", "files"])
+def test_columns_that_nobody_asks_for_are_not_moved(
+    sp: smallpond.Session, read: DataFrame, source: str, case: str
+) -> None:
+    make, wanted = MOVED[case]
+    plan = make(sp.from_arrow(rows_of(sp, read.plan)) if source == "memory" else read).plan
+    pruned = prune(plan)
+    [repartition] = [node for node in walk(pruned) if isinstance(node, Repartition)]
+    below = repartition.inputs[0]
+    if source == "files":
+        assert isinstance(below, Files)  # which can be cut without being read
+        wanted = wanted or {"a"}
+    assert {*rows_of(sp, below).column_names} == (wanted or {*ALL})
+    assert_same(rows_of(sp, pruned), rows_of(sp, plan))
+
+
+def test_functions_that_are_read_twice_are_held(df: DataFrame) -> None:
+    def held(plan: Plan) -> list[str]:
+        return [kinds(node.input)[0] for node in walk(hold_shared(plan)) if isinstance(node, Held)]
+
+    once = df.map(lambda row: row)
+    assert held(once.map("a").plan) == held(df.join(df, on="a").plan) == []
+    assert held(once.join(once.filter("a > 1"), on="a").plan) == ["Function"]
+    several = once.map("a + 1 AS a")
+    assert held(several.join(several, on="a").plan) == ["Project"]
 
 
 # ---- distribute
@@ -247,6 +332,7 @@ def test_global_nodes_become_local_ones_over_exchanges(
         exchanges = [node for node in walk(spread_out) if isinstance(node, Repartition)]
         assert exchanges
         assert {node.npartitions for node in exchanges} == {n}
+        assert isinstance(spread_out, Gather)
         wanted = By.RANGE if case == "sort" else By.HASH
         assert {node.by for node in exchanges} == {wanted}
         left = [node for node in walk(spread_out) if isinstance(node, GLOBAL)]
@@ -256,6 +342,79 @@ def test_global_nodes_become_local_ones_over_exchanges(
             got, expected = got.select([keys]), expected.select([keys])
         assert_same(got, expected, ordered=case == "sort")
     assert distribute(whole, Spread(None)) is whole
+
+
+STAYS: dict[str, Callable[[DataFrame], DataFrame]] = {
+    "sort of each partition": lambda df: df.repartition(2, by_rows=True).partial_sort("a desc"),
+    "first of sorted partitions": lambda df: (
+        df.repartition(2, by_rows=True).partial_sort("a desc").limit(1)
+    ),
+    "window over all": lambda df: df.window(order_by="a", r="row_number()"),
+    "sort into one": lambda df: df.sort("a", npartitions=1),
+}
+
+
+@pytest.mark.parametrize("case", STAYS)
+def test_what_stays_as_it_is(sp: smallpond.Session, df: DataFrame, case: str) -> None:
+    plan = STAYS[case](df).plan
+    assert distribute(plan, Spread(3)) is plan
+
+
+PARTITIONED: dict[str, Callable[[DataFrame], DataFrame]] = {
+    "sum": lambda df: df.agg("sum(a) AS s", "count(*) AS n"),
+    "sum of some partitions": lambda df: df.flat_map(lambda row: [row] if row["a"] > 2 else []).agg(
+        "sum(a) AS s"
+    ),
+    # As floats some of these are equal.
+    "join of an integer with a float": lambda df: (
+        df.map("a, (16777216 + a)::INT AS n")
+        .join(df.map("c, (16777216 + a)::FLOAT AS n"), on="n", broadcast=False)
+        .map("a, c")
+    ),
+    "median": lambda df: df.agg("median(a) AS m"),
+    "groups": lambda df: df.group_by("b").agg("median(a) AS m", "sum(a) AS s"),
+    "first": lambda df: df.sort("a desc").limit(2),
+    "distinct": lambda df: df.distinct("b").map("b"),
+    "window": lambda df: df.window(partition_by="b", order_by="a", r="row_number()"),
+    "sorted": lambda df: df.sort("a desc").select("a", "row_number() OVER () AS r"),
+}
+
+
+@pytest.mark.parametrize("case", PARTITIONED)
+def test_rows_that_lie_in_partitions_come_together(
+    sp: smallpond.Session, df: DataFrame, case: str
+) -> None:
+    whole = rows_of(sp, PARTITIONED[case](df).plan)
+    parts = PARTITIONED[case](df.repartition(4, by_rows=True)).plan
+    for spread in (Spread(1), Spread(3)):
+        assert_same(rows_of(sp, distribute(parts, spread)), whole)
+
+
+NOTHING: dict[str, Callable[[DataFrame], DataFrame]] = {
+    "groups": lambda df: df.group_by("b").agg("sum(a) AS s"),
+    "groups, whole": lambda df: df.group_by("b").agg("median(a) AS s"),
+    "distinct": lambda df: df.distinct("b"),
+    "first": lambda df: df.sort("a").limit(2),
+    "window": lambda df: df.window(partition_by="b", s="sum(a)"),
+}
+
+
+@pytest.mark.parametrize("case", NOTHING)
+def test_of_rows_that_a_function_did_not_make_there_is_nothing(
+    sp: smallpond.Session, df: DataFrame, case: str
+) -> None:
+    """What columns they would have, nobody knows."""
+    plan = NOTHING[case](df).plan
+    nothing = df.flat_map(lambda _: []).plan
+    plan = replaced(plan, lambda node: nothing if node is df.plan else None)
+    assert rows_of(sp, distribute(plan, Spread(3))).num_rows == 0
+
+
+def test_numbers_of_nothing_are_0(sp: smallpond.Session, df: DataFrame) -> None:
+    nothing = df.flat_map(lambda _: [])
+    for spread in (Spread(None), Spread(3)):
+        counted = distribute(nothing.agg("count(*) AS n").plan, spread)
+        assert rows_of(sp, counted).to_pylist() == [{"n": 0}]
 
 
 def test_what_can_be_combined_is_combined_before_rows_move(
@@ -274,6 +433,13 @@ def test_what_can_be_combined_is_combined_before_rows_move(
     assert partial(df.sort("a").limit(3).plan) == ["sort (partial)"]
     for whole in ("count(DISTINCT a) AS n", "median(a) AS m", "sum(a) FILTER (a > 1) AS f"):
         assert partial(grouped.agg(whole, "sum(a) AS s").plan) == []
+    average = df.agg("avg(a) AS m").plan
+    for kind, labels in (("BIGINT", ["group_by (partial)"]), ("HUGEINT", [])):
+        moved = distribute(average, Spread(3, kind_of=lambda *_, kind=kind: kind))
+        assert [n.label for n in walk(moved) if isinstance(n, Sql) and n.splits] == labels
+    first = distribute(df.sort("a desc").limit(2).plan, Spread(3))
+    [some] = [node for node in walk(first) if isinstance(node, Sql)]
+    assert rows_of(sp, some)["a"].to_pylist() == [4, 3]
     graph = sp.job.graph(df.repartition(4, by_rows=True).group_by("b", npartitions=2).count().plan)
     splits = [task for task in graph.tasks if task.sink.num_outputs == 2]
     assert splits
@@ -282,7 +448,8 @@ def test_what_can_be_combined_is_combined_before_rows_move(
 
 def test_small_right_sides_are_sent_whole(sp: smallpond.Session, df: DataFrame) -> None:
     def moved(how: str, broadcast: bool | None = None, most: int = 1 << 20) -> bool:
-        plan = df.join(df, on="a", how=how, broadcast=broadcast).plan  # type: ignore[arg-type]
+        on = None if how == "cross" else "a"
+        plan = df.join(df, on=on, how=how, broadcast=broadcast).plan  # type: ignore[arg-type]
         spread_out = distribute(plan, Spread(3, broadcast_bytes=most))
         return any(isinstance(node, Repartition) for node in walk(spread_out))
 
@@ -293,6 +460,14 @@ def test_small_right_sides_are_sent_whole(sp: smallpond.Session, df: DataFrame) 
         assert not moved(how, broadcast=True, most=1)
     for how in ("right", "full"):
         assert moved(how)
+    assert not moved("cross", most=1)
+    whole = distribute(df.join(df, on="a").plan, Spread(3))
+    assert [node.broadcast for node in walk(whole) if isinstance(node, Join)] == [True]
+    asked = distribute(df.join(df, on="a", npartitions=2).plan, Spread(3))
+    assert {node.npartitions for node in walk(asked) if isinstance(node, Repartition)} == {2}
+    made = DataFrame(sp, Sql((), "SELECT 1 AS a", label="sql"))  # of a size that nobody knows
+    spread_out = distribute(df.join(made, on="a").plan, Spread(3))
+    assert any(isinstance(node, Repartition) for node in walk(spread_out))
 
 
 # ---- passes
