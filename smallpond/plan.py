@@ -346,6 +346,11 @@ class Aggregate(Unary):
     aggregates: tuple[tuple[str, str], ...]
     npartitions: int | None = None
 
+    @property
+    def label(self) -> str:
+        """What the user has called."""
+        return "group_by" if self.keys else "agg"
+
 
 @dataclass(frozen=True)
 class Distinct(Unary):

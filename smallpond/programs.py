@@ -99,12 +99,10 @@ def shown(dims: tuple[Dim, ...]) -> str:
 def name_of(plan: Plan) -> str:
     """What a node is called in progress bars and reports."""
     match plan:
-        case Project() | Sql() | Function() | Write():
+        case Project() | Sql() | Function() | Write() | Aggregate():
             return plan.label
         case Concat() if plan.sources:
             return name_of(plan.sources[0])
-        case Aggregate():
-            return "group_by" if plan.keys else "aggregate"
     return {Files: "read", Memory: "table"}.get(type(plan), type(plan).__name__.lower())
 
 

@@ -317,16 +317,16 @@ def _aggregate(node: Aggregate, n: int, spread: Spread) -> Plan:
             for (name, _), step in zip(node.aggregates, steps, strict=True)
             if step is not None
         )
-        partial = _local(Aggregate(node.input, node.keys, first), "group_by (partial)", splits=True)
+        partial = _local(Aggregate(node.input, node.keys, first), splits=True)
         if not keys:
-            return _local(Aggregate(Gather(partial), (), then), "aggregate")
+            return _local(Aggregate(Gather(partial), (), then))
         moved = Repartition((partial,), n, By.HASH, keys, dimension=_dimension(node))
-        return Gather(_local(Aggregate(moved, plain, then), "group_by"))
+        return Gather(_local(Aggregate(moved, plain, then)))
     if not keys:
         return node
     expressions = tuple(expression for _, expression in node.keys)
     moved = Repartition((node.input,), n, By.HASH, expressions, dimension=_dimension(node))
-    return Gather(_local(Aggregate(moved, node.keys, node.aggregates), "group_by"))
+    return Gather(_local(Aggregate(moved, node.keys, node.aggregates)))
 
 
 def _steps(name: str, expression: str, source: Plan, spread: Spread) -> Aggregated | None:
@@ -348,25 +348,27 @@ def _dimension(node: Plan) -> str:
     return f"{type(node).__name__.lower()}:{node.key[:8]}"
 
 
-def _local(node: Aggregate | Distinct, label: str, *, splits: bool = False) -> Plan:
+def _local(node: Aggregate | Distinct, *, splits: bool = False) -> Plan:
     """A global node applied to each partition by itself, as a query."""
+    suffix = " (partial)" if splits else ""
     if isinstance(node, Distinct):
         on = f"ON ({', '.join(quote(name) for name in node.on)}) " if node.on else ""
         query = f"SELECT DISTINCT {on}* FROM {{0}}"
-        return Sql((node.input,), query, label=label, splits=splits, from_rows=True)
+        return Sql((node.input,), query, label=f"distinct{suffix}", splits=splits, from_rows=True)
     items = ", ".join(named(name, e) for name, e in (*node.keys, *node.aggregates))
     group = f"\nGROUP BY {', '.join(e for _, e in node.keys)}" if node.keys else ""
     # Of no rows, a partial aggregate of columns need not be there; a number of rows is 0.
     from_rows = bool(node.keys) or (splits and bool(refers(items).columns))
     query = f"SELECT {items} FROM {{0}}{group}"
+    label = f"{node.label}{suffix}"
     return Sql((node.input,), query, label=label, splits=splits, from_rows=from_rows)
 
 
 def _distinct(node: Distinct, n: int) -> Plan:
-    partial = _local(Distinct(node.input, node.on), "distinct (partial)", splits=True)
+    partial = _local(Distinct(node.input, node.on), splits=True)
     keys = tuple(quote(name) for name in node.on)
     moved = Repartition((partial,), n, By.HASH, keys, dimension=_dimension(node))
-    return Gather(_local(Distinct(moved, node.on), "distinct"))
+    return Gather(_local(Distinct(moved, node.on)))
 
 
 def _sort(node: Sort, n: int) -> Plan:

@@ -283,7 +283,7 @@ class Query:
         select = ",\n".join(named(name, expression) for name, expression in items)
         group = f"\nGROUP BY {', '.join(expr for _, expr in plan.keys)}" if plan.keys else ""
         written = ", ".join(expression for _, expression in items)
-        return self._step(f"SELECT\n{select}\nFROM {source}{group}", "group_by", written)
+        return self._step(f"SELECT\n{select}\nFROM {source}{group}", plan.label, written)
 
     def _join(self, plan: Join) -> str:
         left, right = self.relation(plan.left), self.relation(plan.right)

@@ -79,6 +79,7 @@ UNBOUND: dict[str, tuple[Callable[[DataFrame], DataFrame], str, str]] = {
     "function": (lambda df: df.map("n,\n nosuch(n)\n AS m"), "map", "LINE 2:  nosuch"),
     "condition": (lambda df: df.map("n").filter("n > 1\n AND s = 'x'"), "filter", "LINE 2:  AND s"),
     "aggregate": (lambda df: df.group_by("n").agg("sum(zz)"), "group_by", '"zz"'),
+    "aggregate of all": (lambda df: df.agg("sum(zz)"), "agg", '"zz"'),
     "key": (lambda df: df.group_by("zz").agg("sum(n)"), "group_by", 'column "zz" not found'),
     "sort": (lambda df: df.sort("zz"), "sort", '"zz"'),
     "spread sort": (lambda df: df.sort("zz", npartitions=3), "sort", '"zz"'),

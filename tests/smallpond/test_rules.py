@@ -428,13 +428,13 @@ def test_what_can_be_combined_is_combined_before_rows_move(
     assert partial(grouped.agg("sum(a) AS s", "count(*) AS n", "avg(a) AS m").plan) == [
         "group_by (partial)"
     ]
-    assert partial(df.agg("min(a) AS s").plan) == ["group_by (partial)"]
+    assert partial(df.agg("min(a) AS s").plan) == ["agg (partial)"]
     assert partial(df.distinct("b").plan) == ["distinct (partial)"]
     assert partial(df.sort("a").limit(3).plan) == ["sort (partial)"]
     for whole in ("count(DISTINCT a) AS n", "median(a) AS m", "sum(a) FILTER (a > 1) AS f"):
         assert partial(grouped.agg(whole, "sum(a) AS s").plan) == []
     average = df.agg("avg(a) AS m").plan
-    for kind, labels in (("BIGINT", ["group_by (partial)"]), ("HUGEINT", [])):
+    for kind, labels in (("BIGINT", ["agg (partial)"]), ("HUGEINT", [])):
         moved = distribute(average, Spread(3, kind_of=lambda *_, kind=kind: kind))
         assert [n.label for n in walk(moved) if isinstance(n, Sql) and n.splits] == labels
     first = distribute(df.sort("a desc").limit(2).plan, Spread(3))
