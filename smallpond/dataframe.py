@@ -58,6 +58,9 @@ class DataFrame:
     Methods that return a DataFrame compute nothing. Methods that return rows, counts or nothing
     run the plan. A DataFrame has partitions; operations that the documentation calls partial work
     on each of them by itself.
+
+    SQL's COLLATE holds in the operation in which it is written, such as ``sort("s COLLATE NOCASE")``.
+    Columns do not keep it: what reads them compares bytes.
     """
 
     def __init__(self, session: Session, plan: Plan, recompute: bool = False) -> None:

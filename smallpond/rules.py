@@ -36,7 +36,7 @@ from smallpond.plan import (
     Window,
     walk,
 )
-from smallpond.sql import Aggregated, Refers, fill, in_two_steps, named, quote, refers
+from smallpond.sql import Aggregated, Refers, collates, fill, in_two_steps, named, quote, refers
 
 
 def is_rowwise(select: str) -> bool:
@@ -307,6 +307,8 @@ def _distributed(node: Plan, spread: Spread) -> Plan:
 
 def _aggregate(node: Aggregate, n: int, spread: Spread) -> Plan:
     """Partial results before rows move, where each aggregate has such."""
+    if any(collates(expression) for _, expression in node.keys):
+        return node
     steps = [_steps(name, expression, node.input, spread) for name, expression in node.aggregates]
     keys = tuple(quote(name) for name, _ in node.keys)
     plain = tuple((name, quote(name)) for name, _ in node.keys)
@@ -372,7 +374,7 @@ def _distinct(node: Distinct, n: int) -> Plan:
 
 
 def _sort(node: Sort, n: int) -> Plan:
-    if n == 1:
+    if n == 1 or any(collates(key.expression) for key in node.keys):
         return node
     moved = Repartition((node.input,), n, By.RANGE, order=node.keys, dimension=_dimension(node))
     return Gather(Sort(moved, node.keys, partial=True))

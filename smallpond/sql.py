@@ -15,6 +15,7 @@ from smallpond.errors import PlanError
 _BRACES = re.compile(r"\{\{|\}\}|\{(\w+)\}")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _NAMED = re.compile(r"(?<!\{)\{[A-Za-z_]\w*\}(?!\})")
+_COLLATE = re.compile(r"\bcollate\b", re.IGNORECASE)
 # Aggregates that can be computed from themselves over parts, and how.
 COMBINE = {
     "sum": "sum",
@@ -296,6 +297,14 @@ def _collect(node: Any, columns: set[str], functions: set[str], flags: set[str])
             _collect(value, columns, functions, flags)
 
 
+def collates(text: str) -> bool:
+    """Whether a text may compare strings by other rules than their bytes.
+
+    Only the task that runs it knows these rules: hashes do not, nor do the boundaries of ranges.
+    """
+    return _COLLATE.search(text) is not None
+
+
 def makes_rows_of_rows(query: str) -> bool:
     """Whether a query has no rows if one of its tables has none, whatever their columns are."""
     uses = refers(query, "query")
@@ -337,7 +346,7 @@ def in_two_steps(name: str, expression: str) -> Aggregated | None:
     any two orders of addition.
     """
     call = _single_call(expression)
-    if call is None:
+    if call is None or collates(expression):
         return None
     function = str(call["function_name"]).lower()
     plain = not call.get("distinct") and not call.get("order_bys", {}).get("orders")

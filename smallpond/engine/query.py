@@ -35,7 +35,7 @@ from smallpond.plan import (
     Window,
 )
 from smallpond.rules import is_rowwise
-from smallpond.sql import fill, literal, named, quote
+from smallpond.sql import collates, fill, literal, named, quote
 from smallpond.storage import filesystem_of
 
 NO_COLUMNS = "__smallpond_no_columns"
@@ -151,6 +151,30 @@ class Query:
         self.steps.append(Step(name, text, operation, written, once))
         return name
 
+    def _made(self, text: str, operation: str, written: str) -> str:
+        """A step of the user's that makes columns; a collation ends with it.
+
+        Whether later steps run in the same task must not show, and others get the values alone.
+        """
+        import duckdb  # noqa: PLC0415
+
+        name = self._step(text, operation, written)
+        if not collates(written):
+            return name
+        try:
+            relation = self.con.sql(self._with(name))
+        except duckdb.Error:
+            return name  # what is wrong will be said of all steps together
+        columns = zip(relation.columns, map(str, relation.types), strict=True)
+        plain = ", ".join(
+            f"decode(encode({quote(column)})) AS {quote(column)}"
+            for column, kind in columns
+            if kind == "VARCHAR"
+        )
+        if not plain:
+            return name
+        return self._step(f"SELECT * REPLACE ({plain}) FROM {name}", operation)
+
     def _register(self, source: Any, operation: str = "read") -> str:
         import duckdb  # noqa: PLC0415
 
@@ -209,7 +233,7 @@ class Query:
                 source = self.relation(plan.input)
                 select = fill(plan.select, self.placeholders)
                 written = "" if plan.label == "repartition" else select  # ours, in that case
-                return self._step(f"SELECT\n{select}\nFROM {source}", plan.label, written)
+                return self._made(f"SELECT\n{select}\nFROM {source}", plan.label, written)
             case Filter():
                 source = self.relation(plan.input)
                 condition = fill(plan.condition, self.placeholders)
@@ -224,7 +248,7 @@ class Query:
                 values["batch_index"] = plan.batch_idx
                 self._set_up(plan, values)
                 written = fill(plan.query.strip().rstrip(";"), values)
-                return self._step(written, plan.label, written)
+                return self._made(written, plan.label, written)
             case Concat():
                 sources = self._those_with_columns(plan.sources)
                 if len(sources) == 1:
@@ -249,7 +273,7 @@ class Query:
             case Window():
                 source = self.relation(plan.input)
                 text = f"SELECT *,\n{plan.select}\nFROM {source}"
-                return self._step(text, "window", plan.select)
+                return self._made(text, "window", plan.select)
             case Limit():
                 source = self.relation(plan.input)
                 return self._step(f"SELECT * FROM {source} LIMIT {plan.num_rows}", "limit")
@@ -283,7 +307,7 @@ class Query:
         select = ",\n".join(named(name, expression) for name, expression in items)
         group = f"\nGROUP BY {', '.join(expr for _, expr in plan.keys)}" if plan.keys else ""
         written = ", ".join(expression for _, expression in items)
-        return self._step(f"SELECT\n{select}\nFROM {source}{group}", plan.label, written)
+        return self._made(f"SELECT\n{select}\nFROM {source}{group}", plan.label, written)
 
     def _join(self, plan: Join) -> str:
         left, right = self.relation(plan.left), self.relation(plan.right)
