@@ -59,7 +59,7 @@ class DataFrame:
     run the plan. A DataFrame has partitions; operations that the documentation calls partial work
     on each of them by itself.
 
-    SQL's COLLATE holds in the operation in which it is written, such as ``sort("s COLLATE NOCASE")``.
+    SQL's COLLATE holds in the operation in which it is written, as in ``sort("s COLLATE NOCASE")``.
     Columns do not keep it: what reads them compares bytes.
     """
 

@@ -307,7 +307,8 @@ def _distributed(node: Plan, spread: Spread) -> Plan:
 
 def _aggregate(node: Aggregate, n: int, spread: Spread) -> Plan:
     """Partial results before rows move, where each aggregate has such."""
-    if any(collates(expression) for _, expression in node.keys):
+    # Keys of chance would be others where rows are sent, and others where they are grouped.
+    if any(collates(key) or refers(key).volatile for _, key in node.keys):
         return node
     steps = [_steps(name, expression, node.input, spread) for name, expression in node.aggregates]
     keys = tuple(quote(name) for name, _ in node.keys)

@@ -9,6 +9,7 @@ from smallpond.plan import (
     Aggregate,
     Distinct,
     Filter,
+    Function,
     How,
     Join,
     Plan,
@@ -18,7 +19,7 @@ from smallpond.plan import (
     Window,
     walk,
 )
-from smallpond.sql import quote
+from smallpond.sql import quote, refers
 
 KEEPING = Aggregate | Distinct | Join | Sort | Sql | Window  # rows, while they work
 
@@ -48,7 +49,8 @@ def can_be_cut(program: Plan) -> bool:
 def one_by_one(program: Plan, put_aside: Callable[[Plan], Plan]) -> Plan:
     """The program with its inner operations done before the topmost one.
 
-    DuckDB runs all operations of a query at the same time, each with its share of the memory.
+    DuckDB runs all operations of a query at the same time, each with its share of the memory. Rows
+    that functions or chance make are put aside, too: passes have to find the same ones again.
 
     Args:
         program: of a task.
@@ -58,10 +60,19 @@ def one_by_one(program: Plan, put_aside: Callable[[Plan], Plan]) -> Plan:
         return program.with_inputs(tuple(one_by_one(s, put_aside) for s in program.inputs))
     return program.with_inputs(
         tuple(
-            put_aside(source) if any(isinstance(n, KEEPING) for n in walk(source)) else source
+            put_aside(source) if any(_is_done_once(node) for node in walk(source)) else source
             for source in program.inputs
         )
     )
+
+
+def _is_done_once(node: Plan) -> bool:
+    match node:
+        case Project() | Filter() if node.udfs:
+            return True
+        case Project():
+            return refers(node.select).volatile
+    return isinstance(node, KEEPING | Function)
 
 
 def _can(plan: Plan) -> bool:
@@ -69,7 +80,7 @@ def _can(plan: Plan) -> bool:
         case Project() | Filter():
             return _can(plan.input)
         case Aggregate():
-            return bool(plan.keys)
+            return bool(plan.keys) and not any(refers(key).volatile for _, key in plan.keys)
         case Distinct():
             return True
         case Join():

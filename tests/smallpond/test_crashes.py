@@ -428,6 +428,13 @@ NEEDY: dict[str, tuple[Callable[[smallpond.Session], DataFrame], str]] = {
         lambda sp: keyed(sp).group_by("k").count().agg("max(count) AS c", "sum(k) AS k"),
         "SELECT max(c) AS c, sum(k) AS k FROM (SELECT k, count(*) AS c FROM t GROUP BY k)",
     ),
+    "chance": (
+        lambda sp: keyed(sp).map("n, uuid() AS u").distinct().map("n"), "SELECT n FROM t",
+    ),
+    "groups of chance": (
+        lambda sp: keyed(sp).group_by("uuid() AS u").agg("max(n) AS n").map("n"),
+        "SELECT n FROM t",
+    ),
     "exchange": (
         lambda sp: keyed(sp).distinct("n").repartition(3, hash_by="k").map("k, n"),
         "SELECT k, n FROM t",

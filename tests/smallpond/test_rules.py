@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import smallpond
 from smallpond.dataframe import DataFrame
-from smallpond.engine.passes import in_passes
+from smallpond.engine.passes import in_passes, one_by_one
 from smallpond.physical import cut
 from smallpond.plan import (
     Aggregate,
@@ -506,6 +506,37 @@ def test_passes_have_the_rows_together(sp: smallpond.Session, case: str, example
         assert_same(pa.concat_tables(parts), rows_of(sp, plan))
 
     property_holds()
+
+
+ONCE: dict[str, Callable[[DataFrame], DataFrame]] = {
+    "Function": lambda df: df.map(lambda row: row),
+    "Project": lambda df: df.map("a, random() AS r"),
+    "Project of a function": lambda df: df.map("known(a) AS k", udfs=[known]),
+    "Filter": lambda df: df.filter("known(a)", udfs=[known]),
+}
+
+
+@pytest.mark.parametrize("case", ONCE)
+def test_what_passes_would_not_find_again_is_put_aside(df: DataFrame, case: str) -> None:
+    aside: list[Plan] = []
+
+    def put_aside(plan: Plan) -> Plan:
+        aside.append(plan)
+        return df.plan
+
+    one_by_one(ONCE[case](df).distinct().plan, put_aside)
+    assert [kinds(plan)[0] for plan in aside] == [case.split(maxsplit=1)[0]]
+    one_by_one(df.map("a + 1 AS a").filter("a > 2").distinct().plan, put_aside)
+    assert len(aside) == 1
+
+
+def test_groups_of_chance_are_whole(sp: smallpond.Session) -> None:
+    parts = sp.from_arrow(pa.table({"n": list(range(1000))})).repartition(4, by_rows=True)
+    groups = parts.group_by("(random() * 5)::INT AS k").agg("count(*) AS c", "median(n) AS m")
+    for plan in (distribute(groups.plan, Spread(3)), *in_passes(groups.plan, 4)):
+        rows = rows_of(sp, plan)
+        assert len({*rows["k"].to_pylist()}) == rows.num_rows
+        assert sum(rows["c"].to_pylist()) == 1000
 
 
 def test_passes_share_the_work(sp: smallpond.Session) -> None:
