@@ -18,6 +18,7 @@ from smallpond.plan import (
     Files,
     Filter,
     Function,
+    Held,
     Join,
     Limit,
     Memory,
@@ -124,6 +125,8 @@ def line(node: Plan) -> str:
         case Repartition():
             keys = ", ".join([*node.columns, *(key.sql() for key in node.order)])
             text = f"repartition into {node.npartitions} by {node.by.value} {keys}"
+        case Held():
+            text = "made once for all that read it"
         case Saved():
             text = f"write parquet to {node.folder}"
         case Write():

@@ -178,7 +178,7 @@ class Job:
     @deep
     def optimised(self, plan: Plan) -> Plan:
         """The plan after the rules that keep it whole; computed parts are taken as they are."""
-        return optimise(self._with_computed(plan))
+        return optimise(hold_shared(self._with_computed(plan)))
 
     @deep
     def graph(self, plan: Plan, *, to_driver: bool = False) -> Graph:
@@ -187,7 +187,6 @@ class Job:
         machine = self.machine()
         npartitions = None if machine.shared_memory else 2 * machine.cpus
         whole = distribute(self.optimised(plan), Spread(npartitions, kind_of=self.schemas.kind_of))
-        whole = hold_shared(whole)
         slices = not machine.shared_memory or any(isinstance(n, Function) for n in walk(whole))
         if slices or any(isinstance(n, Repartition) and n.by is By.ROWS for n in walk(whole)):
             whole = bottom_up(whole, lambda n: counted(n) if isinstance(n, Files) else n)

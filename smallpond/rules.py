@@ -36,7 +36,17 @@ from smallpond.plan import (
     Window,
     walk,
 )
-from smallpond.sql import Aggregated, Refers, collates, fill, in_two_steps, named, quote, refers
+from smallpond.sql import (
+    Aggregated,
+    Refers,
+    collates,
+    fill,
+    in_two_steps,
+    named,
+    placeholders,
+    quote,
+    refers,
+)
 
 
 def is_rowwise(select: str) -> bool:
@@ -110,7 +120,7 @@ def push_filter(node: Plan) -> Plan:
 def _passes(condition: str, below: Plan) -> bool:
     """Whether it makes no difference if rows are filtered before or after a node."""
     uses = refers(condition, "where")
-    if uses.volatile or uses.has_subquery:
+    if uses.volatile or uses.has_subquery or placeholders(condition):
         return False
     match below:
         # Not a union: an input may lack the column, or have it in another type.
@@ -213,12 +223,18 @@ def _wants(node: Plan, needed: frozenset[str] | None) -> tuple[frozenset[str] | 
         case Limit() | Gather():
             return (needed,)
         case Sql(setup=()):
-            try:
-                named = {str(i): f"t{i}" for i in range(len(node.sources))}
-                return (refers(fill(node.query, named), "query").columns,) * len(node.sources)
-            except ValueError:
-                return (None,) * len(node.sources)
+            uses = _query_refers(node)
+            return (uses.columns if uses else None,) * len(node.sources)
     return (None,) * len(node.inputs)
+
+
+def _query_refers(node: Sql) -> Refers | None:
+    """What a query refers to; None for what only DuckDB understands as it runs."""
+    try:
+        named = {str(i): f"t{i}" for i in range(len(node.sources))}
+        return refers(fill(node.query, named), "query")
+    except ValueError:
+        return None
 
 
 def _plus(needed: frozenset[str] | None, uses: Refers) -> frozenset[str] | None:
@@ -227,13 +243,34 @@ def _plus(needed: frozenset[str] | None, uses: Refers) -> frozenset[str] | None:
     return needed | uses.columns
 
 
+def is_made_once(node: Plan) -> bool:
+    """Whether a node's rows may be others if they are made again, or at the cost of functions."""
+    match node:
+        case Function():
+            return True
+        case Project() | Filter() | Sql() if node.udfs:
+            return True
+        case Project() | Window():
+            return refers(node.select).volatile
+        case Filter():
+            return refers(node.condition, "where").volatile
+        case Aggregate():
+            return any(refers(text).volatile for _, text in (*node.keys, *node.aggregates))
+        case Sort():
+            return any(refers(f"({key.expression})").volatile for key in node.keys)
+        case Sql():
+            uses = _query_refers(node)
+            return uses is not None and uses.volatile
+    return False
+
+
 def hold_shared(plan: Plan) -> Plan:
-    """Python functions whose rows are read in several places are called for them once."""
+    """Rows of functions and of chance that are read in several places are made for them once."""
     nodes = {node.key: node for node in walk(plan)}  # inputs first
     uses = Counter(source.key for node in nodes.values() for source in node.inputs)
     costly: set[str] = set()
     for key, node in nodes.items():
-        if isinstance(node, Function) or any(source.key in costly for source in node.inputs):
+        if is_made_once(node) or any(source.key in costly for source in node.inputs):
             costly.add(key)
     made: dict[str, Plan] = {}
 

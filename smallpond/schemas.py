@@ -20,6 +20,7 @@ from smallpond.plan import (
     Filter,
     Function,
     Gather,
+    Held,
     Limit,
     Memory,
     Parts,
@@ -136,7 +137,7 @@ class Schemas:
         match node:
             case Computed():
                 return Parts(tuple(part for _, parts in node.partitions for part in parts))
-            case Gather():
+            case Gather() | Held():
                 return node.input
             case Repartition(keep_column=str() as kept):
                 number = "0" if node.by is not By.COLUMN else node.columns[0]

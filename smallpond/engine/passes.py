@@ -9,7 +9,6 @@ from smallpond.plan import (
     Aggregate,
     Distinct,
     Filter,
-    Function,
     How,
     Join,
     Plan,
@@ -19,6 +18,7 @@ from smallpond.plan import (
     Window,
     walk,
 )
+from smallpond.rules import is_made_once
 from smallpond.sql import quote, refers
 
 KEEPING = Aggregate | Distinct | Join | Sort | Sql | Window  # rows, while they work
@@ -60,19 +60,12 @@ def one_by_one(program: Plan, put_aside: Callable[[Plan], Plan]) -> Plan:
         return program.with_inputs(tuple(one_by_one(s, put_aside) for s in program.inputs))
     return program.with_inputs(
         tuple(
-            put_aside(source) if any(_is_done_once(node) for node in walk(source)) else source
+            put_aside(source)
+            if any(isinstance(node, KEEPING) or is_made_once(node) for node in walk(source))
+            else source
             for source in program.inputs
         )
     )
-
-
-def _is_done_once(node: Plan) -> bool:
-    match node:
-        case Project() | Filter() if node.udfs:
-            return True
-        case Project():
-            return refers(node.select).volatile
-    return isinstance(node, KEEPING | Function)
 
 
 def _can(plan: Plan) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -148,6 +149,9 @@ ABOVE: dict[str, Callable[[DataFrame], DataFrame]] = {
     "rows": lambda df: df.repartition(2, by_rows=True).filter("a > 2"),
     "number": lambda df: df.repartition(9, by="a", drop_partition_column=False).filter(
         "__data_partition__ > 2"
+    ),
+    "number of the partition": lambda df: df.repartition(5, by="a").filter(
+        "a = {__data_partition__}"
     ),
     "chance": lambda df: df.sort("a").filter("random() >= 0"),
     "subquery": lambda df: df.sort("a").filter("a > (SELECT 2)"),
@@ -302,6 +306,35 @@ def test_functions_that_are_read_twice_are_held(df: DataFrame) -> None:
     assert held(once.join(once.filter("a > 1"), on="a").plan) == ["Function"]
     several = once.map("a + 1 AS a")
     assert held(several.join(several, on="a").plan) == ["Project"]
+
+
+CHANCE: dict[str, Callable[[DataFrame], DataFrame]] = {
+    "map": lambda df: df.map("a, uuid() AS x"),
+    "function": lambda df: df.map("a, drawn(a) AS x", udfs=[drawn]),
+    "query": lambda df: df.session.partial_sql("SELECT a, uuid() AS x FROM {0}", df),
+    "filter": lambda df: df.filter("random() < 0.5").map("a, b AS x"),
+    "filter by a function": lambda df: df.filter("drawn(a) < 0.5", udfs=[drawn]).map("a, b AS x"),
+    "first": lambda df: df.sort("random()").limit(500).map("a, b AS x"),
+    "group": lambda df: df.group_by("a").agg("max(random()) AS x"),
+    "key": lambda df: df.group_by("a", "uuid() AS x").agg("count(*) AS n").map("a, x"),
+    "window": lambda df: df.window(partition_by="a", x="max(random())").map("a, x"),
+}
+
+
+@smallpond.udf(params=[smallpond.UDFType.BIGINT], return_type=smallpond.UDFType.DOUBLE)
+def drawn(_: int) -> float:
+    return random.random()
+
+
+@pytest.mark.parametrize("spread", [Spread(None), Spread(3)], ids=["together", "spread"])
+@pytest.mark.parametrize("case", CHANCE)
+def test_rows_of_chance_are_the_same_wherever_they_are_read(
+    sp: smallpond.Session, case: str, spread: Spread
+) -> None:
+    numbers = pa.table({"a": list(range(1000)), "b": list(range(1000))})
+    rows = CHANCE[case](sp.from_arrow(numbers).repartition(2, by_rows=True))
+    lone = rows.join(rows, on=["a", "x"], how="anti", broadcast=False)
+    assert rows_of(sp, distribute(optimise(hold_shared(lone.plan)), spread)).num_rows == 0
 
 
 # ---- distribute
