@@ -153,6 +153,7 @@ class _Run:
         self._stalled_since_s: float | None = None
         self._advanced_s = 0.0
         self._cancelled = False
+        self._time_s = time.time()
 
     def emit(self, event: Event) -> None:
         for listener in self._scheduler.listeners:
@@ -263,6 +264,7 @@ class _Run:
             settings=self._scheduler.settings,
             speculative=speculative,
             run_idx=self.idx,
+            time_s=self._time_s,
         )
         story.attempts += 1
         self._running[attempt.id] = _Running(

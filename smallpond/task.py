@@ -156,6 +156,8 @@ class Attempt:
         number: 0, 1, 2 ... over retries and speculative copies in a run.
         passes: in how many passes to work, to need less memory.
         cpus, memory_bytes: what it may use.
+        run_idx: which run of the session it belongs to.
+        time_s: when that began, since 1970; for queries it is the present.
     """
 
     task: Task
@@ -167,6 +169,7 @@ class Attempt:
     settings: Settings
     speculative: bool = False
     run_idx: int = 0
+    time_s: float = 0.0
 
     @property
     def id(self) -> str:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from smallpond.columns import int64_array
 from smallpond.depth import deep
 from smallpond.engine import rows
+from smallpond.engine.clock import asks_for_time, set_time
 from smallpond.engine.duck import Instance
 from smallpond.engine.enums import described
 from smallpond.engine.listing import listing_of, located
@@ -199,6 +200,14 @@ class Run:
         stream = self._open(query, text, lossless=True)
         return pa.Table.from_batches(stream.batches, stream.schema)
 
+    def settle(self, query: Query, text: str) -> None:
+        """Decides what chance and time are for a query, before it is run."""
+        if "random" in text:
+            seed = random.Random(self.attempt.task.seed).random()
+            query.con.execute(f"SELECT setseed({seed})").fetchall()
+        if asks_for_time(text):
+            set_time(query.con, self.attempt.time_s)
+
     def _query(self, plan: Plan, *, lossless: bool) -> Stream:
         query = self.query(plan)
         if query.is_nothing(plan):
@@ -208,9 +217,7 @@ class Run:
     def _open(self, query: Query, text: str, *, lossless: bool) -> Stream:
         import duckdb  # noqa: PLC0415
 
-        if "random" in text:
-            seed = random.Random(self.attempt.task.seed).random()
-            query.con.execute(f"SELECT setseed({seed})").fetchall()
+        self.settle(query, text)
         try:
             self._instance.lossless(lossless)
             relation = query.con.sql(text)

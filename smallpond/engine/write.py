@@ -46,6 +46,7 @@ def write_files(plan: Write, running: Run) -> tuple[list[str], int]:
     options = _options(plan, attempt.task.dims)
     select = _exact(query, plan.input) if plan.format is Format.PARQUET else "*"
     text = f"COPY (\n{query.text(plan.input, select)}\n) TO {literal(target)} ({options})"
+    running.settle(query, text)
     return copy(query, text)
 
 
