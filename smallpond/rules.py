@@ -256,6 +256,8 @@ def is_made_once(node: Plan) -> bool:
             return refers(node.condition, "where").volatile
         case Aggregate():
             return any(refers(text).volatile for _, text in (*node.keys, *node.aggregates))
+        case Distinct():
+            return bool(node.on)  # any of the rows that are equal there
         case Sort():
             return any(refers(f"({key.expression})").volatile for key in node.keys)
         case Sql():

@@ -94,8 +94,8 @@ class Refers:
     Attributes:
         columns: names of columns, without tables; None if it takes all (``*``, COLUMNS(...)).
         functions: names in lower case.
-        has_window, has_subquery, has_lambda, has_distinct: what makes it more than a plain
-            expression.
+        has_window, has_subquery, has_lambda, has_distinct, has_sample: what makes it more than a
+            plain expression.
     """
 
     columns: frozenset[str] | None
@@ -104,6 +104,7 @@ class Refers:
     has_subquery: bool = False
     has_lambda: bool = False
     has_distinct: bool = False
+    has_sample: bool = False
 
     @property
     def has_aggregate(self) -> bool:
@@ -118,7 +119,7 @@ class Refers:
     @property
     def volatile(self) -> bool:
         """Whether two evaluations may differ."""
-        return not self.functions.isdisjoint(_functions().volatile)
+        return self.has_sample or not self.functions.isdisjoint(_functions().volatile)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -275,6 +276,7 @@ def refers(fragment: str, kind: str = "select") -> Refers:
         "subquery" in flags,
         "lambda" in flags,
         "distinct" in flags,
+        "sample" in flags,
     )
 
 
@@ -293,6 +295,8 @@ def _collect(node: Any, columns: set[str], functions: set[str], flags: set[str])
             flags.add(str(kind).lower())
         if node.get("type") == "DISTINCT_MODIFIER":
             flags.add("distinct")
+        if node.get("sample"):
+            flags.add("sample")
         for value in node.values():
             _collect(value, columns, functions, flags)
 

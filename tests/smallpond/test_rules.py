@@ -306,12 +306,22 @@ def test_functions_that_are_read_twice_are_held(df: DataFrame) -> None:
     assert held(once.join(once.filter("a > 1"), on="a").plan) == ["Function"]
     several = once.map("a + 1 AS a")
     assert held(several.join(several, on="a").plan) == ["Project"]
+    first = df.distinct("b")
+    assert held(first.join(first, on="a").plan) == ["Distinct"]
+    all_of_it = df.distinct()
+    assert held(all_of_it.join(all_of_it, on="a").plan) == []
 
 
 CHANCE: dict[str, Callable[[DataFrame], DataFrame]] = {
     "map": lambda df: df.map("a, uuid() AS x"),
     "function": lambda df: df.map("a, drawn(a) AS x", udfs=[drawn]),
     "query": lambda df: df.session.partial_sql("SELECT a, uuid() AS x FROM {0}", df),
+    "sample": lambda df: df.session.partial_sql(
+        "SELECT a, b AS x FROM {0} USING SAMPLE 50 ROWS", df
+    ),
+    "table sample": lambda df: df.session.partial_sql(
+        "SELECT a, b AS x FROM (SELECT * FROM {0}) TABLESAMPLE 50%", df
+    ),
     "filter": lambda df: df.filter("random() < 0.5").map("a, b AS x"),
     "filter by a function": lambda df: df.filter("drawn(a) < 0.5", udfs=[drawn]).map("a, b AS x"),
     "first": lambda df: df.sort("random()").limit(500).map("a, b AS x"),
@@ -333,8 +343,9 @@ def test_rows_of_chance_are_the_same_wherever_they_are_read(
 ) -> None:
     numbers = pa.table({"a": list(range(1000)), "b": list(range(1000))})
     rows = CHANCE[case](sp.from_arrow(numbers).repartition(2, by_rows=True))
-    lone = rows.join(rows, on=["a", "x"], how="anti", broadcast=False)
-    assert rows_of(sp, distribute(optimise(hold_shared(lone.plan)), spread)).num_rows == 0
+    for again in (rows, rows.repartition(2, hash_by="a")):  # which is work for other tasks
+        lone = rows.join(again, on=["a", "x"], how="anti", broadcast=False)
+        assert rows_of(sp, distribute(optimise(hold_shared(lone.plan)), spread)).num_rows == 0
 
 
 # ---- distribute
