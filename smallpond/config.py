@@ -107,7 +107,7 @@ class Config:
         defaults = get_platform(platform)
         num = _number("SP_NUM_EXECUTORS", env.get("SP_NUM_EXECUTORS"))
         if num is None:
-            num = _whole("num_executors", num_executors, 0)
+            num = _whole_or_none("num_executors", num_executors, 0)
         address = env.get("SP_RAY_ADDRESS", ray_address)
         named = env.get("SP_JOBID", job_id)
         root = _root(env.get("SP_DATA_ROOT", data_root) or defaults.default_data_root())
@@ -145,7 +145,7 @@ class Config:
             memory_bytes=None
             if memory_limit is None
             else parse_bytes(memory_limit, "memory_limit"),
-            cpus=_whole("cpus", cpus, 1),
+            cpus=_whole_or_none("cpus", cpus, 1),
             progress=progress,
             speculate=speculative_exec,
             storage=tuple(sorted((storage_options or {}).items())),
@@ -163,10 +163,19 @@ def _number(name: str, text: str | None) -> int | None:
     return int(text)
 
 
-def _whole(name: str, value: int | None, least: int) -> int | None:
-    if value is not None and (not isinstance(value, int) or value < least):
+def whole_number(name: str, value: int, least: int) -> int:
+    """The value, if it is a whole number that is large enough.
+
+    Raises:
+        PlanError: it is not.
+    """
+    if not isinstance(value, int) or value < least:
         raise PlanError(f"{name} must be a whole number of at least {least}, got {value!r}")
     return value
+
+
+def _whole_or_none(name: str, value: int | None, least: int) -> int | None:
+    return None if value is None else whole_number(name, value, least)
 
 
 def _root(value: AnyPath | None) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
+from smallpond.config import parse_bytes, whole_number
 from smallpond.errors import PlanError
 from smallpond.explain import tree
 from smallpond.functions import FunctionRef
@@ -132,7 +133,7 @@ class DataFrame:
             PlanError: a value makes no sense.
         """
         more = Keywords("repartition", kwargs)
-        _at_least_one("repartition", "npartitions", npartitions)
+        whole_number("repartition: npartitions", npartitions, 1)
         chosen = [
             name
             for name, value in (("hash_by", hash_by), ("by", by), ("by_rows", by_rows))
@@ -253,7 +254,7 @@ class DataFrame:
     ) -> DataFrame:
         """A table for each batch of at most ``batch_size`` rows."""
         more = Keywords("map_batches", kwargs)
-        _at_least_one("map_batches", "batch_size", batch_size)
+        whole_number("map_batches: batch_size", batch_size, 1)
         if not callable(func):
             raise PlanError(f"map_batches: a function expected, got {func!r}")
         node = self._function(func, Shape.BATCH, schema, "map_batches", more, batch_size)
@@ -510,7 +511,7 @@ class DataFrame:
 
     def iter_batches(self, batch_size: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """The rows batch by batch, without all of them in memory at once."""
-        _at_least_one("iter_batches", "batch_size", batch_size)
+        whole_number("iter_batches: batch_size", batch_size, 1)
         self._refresh()
         return self.session.job.batches(self.plan, batch_size)
 
@@ -662,8 +663,6 @@ def _parquet(compression: str, row_group_size: int) -> tuple[tuple[str, str], ..
 
 
 def _file_bytes(file_size: int | str | None) -> int | None:
-    from smallpond.config import parse_bytes  # noqa: PLC0415
-
     return None if file_size is None else parse_bytes(file_size, "file_size")
 
 
@@ -712,10 +711,3 @@ def _not_negative(operation: str, value: int) -> int:
     if not isinstance(value, int) or not 0 <= value < 2**63:
         raise PlanError(f"{operation}: a whole number of rows expected, got {value!r}")
     return value
-
-
-def _at_least_one(operation: str, argument: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise PlanError(
-            f"{operation}: {argument} must be a whole number of at least 1, got {value!r}"
-        )

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from smallpond.functions import Udf
 from smallpond.leaves import no_rows, share_of
 from smallpond.plan import (
     ROWWISE,
@@ -116,6 +117,16 @@ def is_cheap(program: Plan) -> bool:
     """Whether a program only reads what lies somewhere."""
     cheap = Files | Listed | Memory | Parts | TaskOutput | Concat
     return all(isinstance(node, cheap) for node in walk(program))
+
+
+def udfs_of(program: Plan) -> tuple[Udf, ...]:
+    """The functions that the SQL of a program calls."""
+    return tuple(
+        udf
+        for node in walk(program)
+        if isinstance(node, Project | Filter | Sql)
+        for udf in node.udfs
+    )
 
 
 def has_no_function(program: Plan) -> bool:

@@ -231,8 +231,8 @@ def _wants(node: Plan, needed: frozenset[str] | None) -> tuple[frozenset[str] | 
 def _query_refers(node: Sql) -> Refers | None:
     """What a query refers to; None for what only DuckDB understands as it runs."""
     try:
-        named = {str(i): f"t{i}" for i in range(len(node.sources))}
-        return refers(fill(node.query, named), "query")
+        names = {str(i): f"t{i}" for i in range(len(node.sources))}
+        return refers(fill(node.query, names), "query")
     except ValueError:
         return None
 
@@ -270,6 +270,8 @@ def hold_shared(plan: Plan) -> Plan:
     """Rows of functions and of chance that are read in several places are made for them once."""
     nodes = {node.key: node for node in walk(plan)}  # inputs first
     uses = Counter(source.key for node in nodes.values() for source in node.inputs)
+    if max(uses.values(), default=0) < 2:
+        return plan
     costly: set[str] = set()
     for key, node in nodes.items():
         if is_made_once(node) or any(source.key in costly for source in node.inputs):

@@ -110,7 +110,7 @@ class Scheduler:
             StallError: some tasks can never run.
         """
         run = _Run(self, graph)
-        run.emit(RunStarted(run.idx, time.time(), tuple(graph.stages)))
+        run.emit(RunStarted(run.idx, run.began_s, tuple(graph.stages)))
         error = "interrupted"
         try:
             results = run.loop()
@@ -153,7 +153,7 @@ class _Run:
         self._stalled_since_s: float | None = None
         self._advanced_s = 0.0
         self._cancelled = False
-        self._time_s = time.time()
+        self.began_s = time.time()
 
     def emit(self, event: Event) -> None:
         for listener in self._scheduler.listeners:
@@ -264,7 +264,7 @@ class _Run:
             settings=self._scheduler.settings,
             speculative=speculative,
             run_idx=self.idx,
-            time_s=self._time_s,
+            time_s=self.began_s,
         )
         story.attempts += 1
         self._running[attempt.id] = _Running(

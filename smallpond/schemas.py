@@ -16,7 +16,6 @@ from smallpond.functions import Udf
 from smallpond.plan import (
     By,
     Computed,
-    Files,
     Filter,
     Function,
     Gather,
@@ -31,9 +30,9 @@ from smallpond.plan import (
     Sql,
     walk,
 )
+from smallpond.programs import udfs_of
 from smallpond.rules import bottom_up, replaced
 from smallpond.sql import quote, without_names
-from smallpond.storage import register_with_duckdb
 
 _REMEMBERED_TYPES = 1000  # of plans
 _TRIED_ROWS = 1000  # of a function whose schema is asked for
@@ -88,12 +87,9 @@ class Schemas:
         """A DuckDB relation with the columns of a plan; None if nothing is known of them."""
         short = self._shortened(plan)
         typed = bottom_up(self._with_computed(short), self._typed)
-        udfs = [u for n in walk(typed) if isinstance(n, Project | Filter | Sql) for u in n.udfs]
-        with self._translator(tuple(udfs)) as con:
+        with self._translator(udfs_of(typed)) as con:
             query = Query(con, {}, _no_stream)
-            for node in walk(typed):
-                if isinstance(node, Files):
-                    register_with_duckdb(con, [f.url for f in node.files], dict(node.storage))
+            query.open_files(typed)
             try:
                 relation = None if query.is_nothing(typed) else con.sql(query.text(typed))
             except duckdb_error() as error:

@@ -33,10 +33,11 @@ from smallpond.plan import (
     Sql,
     Union,
     Window,
+    walk,
 )
 from smallpond.rules import is_rowwise
 from smallpond.sql import collates, fill, literal, named, quote
-from smallpond.storage import filesystem_of
+from smallpond.storage import filesystem_of, register_with_duckdb
 
 NO_COLUMNS = "__smallpond_no_columns"
 _names = itertools.count()
@@ -112,6 +113,14 @@ class Query:
             return self.con.sql(text)
         except duckdb.Error as error:
             raise self.explain(error) from error
+
+    def open_files(self, plan: Plan) -> None:
+        """Lets the connection read the files of a program, wherever they lie."""
+        for node in walk(plan):
+            if isinstance(node, Files):
+                register_with_duckdb(
+                    self.con, [file.url for file in node.files], dict(node.storage)
+                )
 
     def relation(self, plan: Plan) -> str:
         """The name under which later steps can select from a node."""

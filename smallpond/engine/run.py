@@ -31,18 +31,16 @@ from smallpond.plan import (
     ROWWISE,
     By,
     Files,
-    Filter,
     Function,
     Memory,
     Parts,
     Plan,
-    Project,
     Shape,
-    Sql,
     Write,
     walk,
 )
-from smallpond.storage import FileInfo, check_unchanged, configure, register_with_duckdb
+from smallpond.programs import udfs_of
+from smallpond.storage import FileInfo, check_unchanged, configure
 from smallpond.task import Attempt, Result, ToDriver, ToParts, ToSplit
 
 if TYPE_CHECKING:
@@ -172,8 +170,7 @@ class Run:
 
     def query(self, plan: Plan) -> Query:
         """An empty query, with all registered that a program needs."""
-        udfs = [u for n in walk(plan) if isinstance(n, Project | Filter | Sql) for u in n.udfs]
-        self._stack.enter_context(self._instance.functions(tuple(udfs)))
+        self._stack.enter_context(self._instance.functions(udfs_of(plan)))
         query = Query(
             self._instance.cursor(),
             self._placeholders,
@@ -182,10 +179,7 @@ class Run:
             self.attempt.task.name,
         )
         self._stack.callback(query.close)
-        for node in walk(plan):
-            if isinstance(node, Files):
-                urls = [file.url for file in node.files]
-                register_with_duckdb(query.con, urls, dict(node.storage))
+        query.open_files(plan)
         return query
 
     def with_keys(self, plan: Plan, keys: Keys) -> Stream:

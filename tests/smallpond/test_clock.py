@@ -12,8 +12,8 @@ import pytest
 import smallpond
 from smallpond.dataframe import DataFrame
 from smallpond.engine.clock import asks_for_time, set_time
-from smallpond.physical import cut
-from smallpond.rules import Spread, distribute
+from smallpond.rules import Spread
+from tests.smallpond.planned import SPREAD, rows_by_rules
 
 ASKS = [
     *("now()", "current_timestamp", "get_current_timestamp()", "transaction_timestamp()"),
@@ -40,10 +40,9 @@ def time_of(df: DataFrame) -> dt.datetime:
     return found
 
 
-@pytest.mark.parametrize("spread", [Spread(None), Spread(3)], ids=["together", "spread"])
+@SPREAD
 def test_tasks_agree(sp: smallpond.Session, df: DataFrame, spread: Spread) -> None:
-    asked = df.map(SELECT).distinct()
-    rows = sp.job.rows(asked.plan, cut(distribute(asked.plan, spread), sp.job.machine()))
+    rows = rows_by_rules(sp, df.map(SELECT).distinct().plan, spread)
     assert rows.num_rows == 1
     assert rows.schema.types == duckdb.sql(f"SELECT {SELECT}").to_arrow_table().schema.types
 

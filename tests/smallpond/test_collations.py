@@ -10,10 +10,9 @@ import pytest
 import smallpond
 from smallpond.dataframe import DataFrame
 from smallpond.engine.passes import in_passes
-from smallpond.physical import cut
-from smallpond.plan import Plan
-from smallpond.rules import Spread, distribute, optimise
+from smallpond.rules import Spread
 from tests.oracles.smallpond import assert_same, query
+from tests.smallpond.planned import SPREAD, rows_by_rules
 
 TABLE = pa.table({"s": [*"bCaBAdcD", None] * 3, "n": list(range(27))})
 
@@ -26,11 +25,6 @@ def sp(session_of_module: smallpond.Session) -> smallpond.Session:
 @pytest.fixture(scope="module")
 def df(sp: smallpond.Session) -> DataFrame:
     return sp.from_arrow(TABLE).repartition(4, by_rows=True)
-
-
-def rows_of(sp: smallpond.Session, plan: Plan, spread: Spread) -> pa.Table:
-    whole = distribute(optimise(plan), spread)
-    return sp.job.rows(whole, cut(whole, sp.job.machine(), to_driver=True))
 
 
 HOLDS: dict[str, tuple[Callable[[DataFrame], DataFrame], str]] = {
@@ -63,7 +57,6 @@ HOLDS: dict[str, tuple[Callable[[DataFrame], DataFrame], str]] = {
         "SELECT sum(n) AS x FROM t GROUP BY s",
     ),
 }
-SPREAD = pytest.mark.parametrize("spread", [Spread(None), Spread(3)], ids=["together", "spread"])
 
 
 @SPREAD
@@ -72,7 +65,7 @@ def test_a_collation_holds_where_it_is_written(
     sp: smallpond.Session, df: DataFrame, case: str, spread: Spread
 ) -> None:
     make, expected = HOLDS[case]
-    assert_same(rows_of(sp, make(df).plan, spread), query(expected, t=TABLE))
+    assert_same(rows_by_rules(sp, make(df).plan, spread), query(expected, t=TABLE))
 
 
 @SPREAD
@@ -82,14 +75,14 @@ def test_rows_are_sorted_by_a_collation(
     expected = query("SELECT * FROM t ORDER BY lower(s) DESC NULLS LAST, n", t=TABLE)
     for asked in (None, 3):
         ordered = df.sort("s COLLATE NOCASE DESC", "n", npartitions=asked)
-        assert_same(rows_of(sp, ordered.plan, spread), expected, ordered=True)
-        first = rows_of(sp, ordered.limit(4).plan, spread)
+        assert_same(rows_by_rules(sp, ordered.plan, spread), expected, ordered=True)
+        first = rows_by_rules(sp, ordered.limit(4).plan, spread)
         assert_same(first, expected.slice(0, 4), ordered=True)
 
 
 def test_passes_keep_equal_keys_together(sp: smallpond.Session, df: DataFrame) -> None:
     grouped = df.group_by("s COLLATE NOCASE AS k").agg("sum(n) AS x").map("x").plan
-    parts = [rows_of(sp, program, Spread(None)) for program in in_passes(grouped, 4)]
+    parts = [rows_by_rules(sp, program, Spread(None)) for program in in_passes(grouped, 4)]
     assert_same(
         pa.concat_tables(parts), query("SELECT sum(n) AS x FROM t GROUP BY lower(s)", t=TABLE)
     )
@@ -132,7 +125,7 @@ def test_columns_do_not_keep_a_collation(
     make, expected = READS[reads]
     table = TABLE.filter(TABLE["s"].is_valid()) if makes == "expression" else TABLE
     plan = make(MAKES[makes](df)).plan
-    assert_same(rows_of(sp, plan, spread), query(expected, t=table))
+    assert_same(rows_by_rules(sp, plan, spread), query(expected, t=table))
 
 
 def test_other_columns_stay_what_they_are(df: DataFrame) -> None:

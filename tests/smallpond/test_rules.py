@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -13,15 +12,13 @@ from hypothesis import strategies as st
 
 import smallpond
 from smallpond.dataframe import DataFrame
-from smallpond.engine.passes import in_passes, one_by_one
-from smallpond.physical import cut
+from smallpond.engine.passes import in_passes
 from smallpond.plan import (
     Aggregate,
     By,
     Distinct,
     Files,
     Gather,
-    Held,
     Join,
     Limit,
     Plan,
@@ -36,7 +33,6 @@ from smallpond.rules import (
     bottom_up,
     distribute,
     flat_union,
-    hold_shared,
     optimise,
     prune,
     push_filter,
@@ -45,6 +41,7 @@ from smallpond.rules import (
     top_rows,
 )
 from tests.oracles.smallpond import Op, assert_first, assert_same, query, run
+from tests.smallpond.planned import rows_of
 from tests.smallpond.strategies import Drawn, tables
 from tests.smallpond.test_operations import build, chains
 
@@ -55,11 +52,6 @@ GLOBAL = (Aggregate, Distinct, Sort, Window, Join)
 @pytest.fixture(scope="module")
 def sp(session_of_module: smallpond.Session) -> smallpond.Session:
     return session_of_module
-
-
-def rows_of(sp: smallpond.Session, plan: Plan) -> pa.Table:
-    """The rows of a plan as it is, without any rule."""
-    return sp.job.rows(plan, cut(plan, sp.job.machine(), to_driver=True))
 
 
 RULES: dict[str, Callable[[Plan], Plan]] = {
@@ -297,57 +289,6 @@ def test_columns_that_nobody_asks_for_are_not_moved(
     assert_same(rows_of(sp, pruned), rows_of(sp, plan))
 
 
-def test_functions_that_are_read_twice_are_held(df: DataFrame) -> None:
-    def held(plan: Plan) -> list[str]:
-        return [kinds(node.input)[0] for node in walk(hold_shared(plan)) if isinstance(node, Held)]
-
-    once = df.map(lambda row: row)
-    assert held(once.map("a").plan) == held(df.join(df, on="a").plan) == []
-    assert held(once.join(once.filter("a > 1"), on="a").plan) == ["Function"]
-    several = once.map("a + 1 AS a")
-    assert held(several.join(several, on="a").plan) == ["Project"]
-    first = df.distinct("b")
-    assert held(first.join(first, on="a").plan) == ["Distinct"]
-    all_of_it = df.distinct()
-    assert held(all_of_it.join(all_of_it, on="a").plan) == []
-
-
-CHANCE: dict[str, Callable[[DataFrame], DataFrame]] = {
-    "map": lambda df: df.map("a, uuid() AS x"),
-    "function": lambda df: df.map("a, drawn(a) AS x", udfs=[drawn]),
-    "query": lambda df: df.session.partial_sql("SELECT a, uuid() AS x FROM {0}", df),
-    "sample": lambda df: df.session.partial_sql(
-        "SELECT a, b AS x FROM {0} USING SAMPLE 50 ROWS", df
-    ),
-    "table sample": lambda df: df.session.partial_sql(
-        "SELECT a, b AS x FROM (SELECT * FROM {0}) TABLESAMPLE 50%", df
-    ),
-    "filter": lambda df: df.filter("random() < 0.5").map("a, b AS x"),
-    "filter by a function": lambda df: df.filter("drawn(a) < 0.5", udfs=[drawn]).map("a, b AS x"),
-    "first": lambda df: df.sort("random()").limit(500).map("a, b AS x"),
-    "group": lambda df: df.group_by("a").agg("max(random()) AS x"),
-    "key": lambda df: df.group_by("a", "uuid() AS x").agg("count(*) AS n").map("a, x"),
-    "window": lambda df: df.window(partition_by="a", x="max(random())").map("a, x"),
-}
-
-
-@smallpond.udf(params=[smallpond.UDFType.BIGINT], return_type=smallpond.UDFType.DOUBLE)
-def drawn(_: int) -> float:
-    return random.random()
-
-
-@pytest.mark.parametrize("spread", [Spread(None), Spread(3)], ids=["together", "spread"])
-@pytest.mark.parametrize("case", CHANCE)
-def test_rows_of_chance_are_the_same_wherever_they_are_read(
-    sp: smallpond.Session, case: str, spread: Spread
-) -> None:
-    numbers = pa.table({"a": list(range(1000)), "b": list(range(1000))})
-    rows = CHANCE[case](sp.from_arrow(numbers).repartition(2, by_rows=True))
-    for again in (rows, rows.repartition(2, hash_by="a")):  # which is work for other tasks
-        lone = rows.join(again, on=["a", "x"], how="anti", broadcast=False)
-        assert rows_of(sp, distribute(optimise(hold_shared(lone.plan)), spread)).num_rows == 0
-
-
 # ---- distribute
 
 
@@ -550,37 +491,6 @@ def test_passes_have_the_rows_together(sp: smallpond.Session, case: str, example
         assert_same(pa.concat_tables(parts), rows_of(sp, plan))
 
     property_holds()
-
-
-ONCE: dict[str, Callable[[DataFrame], DataFrame]] = {
-    "Function": lambda df: df.map(lambda row: row),
-    "Project": lambda df: df.map("a, random() AS r"),
-    "Project of a function": lambda df: df.map("known(a) AS k", udfs=[known]),
-    "Filter": lambda df: df.filter("known(a)", udfs=[known]),
-}
-
-
-@pytest.mark.parametrize("case", ONCE)
-def test_what_passes_would_not_find_again_is_put_aside(df: DataFrame, case: str) -> None:
-    aside: list[Plan] = []
-
-    def put_aside(plan: Plan) -> Plan:
-        aside.append(plan)
-        return df.plan
-
-    one_by_one(ONCE[case](df).distinct().plan, put_aside)
-    assert [kinds(plan)[0] for plan in aside] == [case.split(maxsplit=1)[0]]
-    one_by_one(df.map("a + 1 AS a").filter("a > 2").distinct().plan, put_aside)
-    assert len(aside) == 1
-
-
-def test_groups_of_chance_are_whole(sp: smallpond.Session) -> None:
-    parts = sp.from_arrow(pa.table({"n": list(range(1000))})).repartition(4, by_rows=True)
-    groups = parts.group_by("(random() * 5)::INT AS k").agg("count(*) AS c", "median(n) AS m")
-    for plan in (distribute(groups.plan, Spread(3)), *in_passes(groups.plan, 4)):
-        rows = rows_of(sp, plan)
-        assert len({*rows["k"].to_pylist()}) == rows.num_rows
-        assert sum(rows["c"].to_pylist()) == 1000
 
 
 def test_passes_share_the_work(sp: smallpond.Session) -> None:
