@@ -62,6 +62,8 @@ class DataFrame:
 
     SQL's COLLATE holds in the operation in which it is written, as in ``sort("s COLLATE NOCASE")``.
     Columns do not keep it: what reads them compares bytes.
+    Rows of chance, such as ``filter("random() < 0.1")``, are drawn once for all that read them in a
+    run, and ``now()`` is when the run began.
     """
 
     def __init__(self, session: Session, plan: Plan, recompute: bool = False) -> None:
